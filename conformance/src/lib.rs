@@ -1,0 +1,1 @@
+//! Black-box checks of any directory of CNI plugins.

@@ -1,0 +1,2 @@
+//! loopback
+fn main() {}
