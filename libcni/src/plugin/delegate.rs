@@ -1,0 +1,159 @@
+//! Running another plugin (CNI 1.1.0, "Section 4: Plugin Delegation").
+//!
+//! A delegate is a *name* looked up in `CNI_PATH`, never a path: a configuration must not be able to run
+//! any file of the host (CVE-2021-20206).
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use super::signal;
+use crate::spec::error::{CniError, Code};
+use crate::spec::json::Node;
+
+/// How often a delegate that is being replaced (`ETXTBSY`) is tried, and the pause in between.
+const BUSY_TRIES: u32 = 10;
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// The first regular file called `name` in `path`, the elements of `CNI_PATH`.
+///
+/// # Errors
+/// An empty name, a name with a slash, an empty path, or nothing found: code 7, for these are mistakes of
+/// the network configuration or of the runtime's set-up.
+pub fn find(name: &str, path: &[String]) -> Result<PathBuf, CniError> {
+    let invalid = |msg: String, details: &str| {
+        Err(CniError::new(Code::InvalidConfig, msg).with_details(details))
+    };
+    if name.is_empty() {
+        return invalid("no plugin name provided".into(), "set `ipam.type`");
+    }
+    if name.contains('/') || name == "." || name == ".." {
+        return invalid(
+            format!("invalid plugin name: {name}"),
+            "a plugin is named, not given by path; it is looked up in CNI_PATH",
+        );
+    }
+    if path.is_empty() {
+        return invalid("no paths provided".into(), "set CNI_PATH");
+    }
+    for dir in path {
+        let dir = if dir.is_empty() { "." } else { dir };
+        let file = Path::new(dir).join(name);
+        if file.metadata().is_ok_and(|m| m.is_file()) {
+            return Ok(file);
+        }
+    }
+    invalid(
+        format!("failed to find plugin {name:?} in path [{}]", path.join(" ")),
+        "install it in one of these directories, or correct `ipam.type`",
+    )
+}
+
+/// Runs `file` for `verb` with this process's environment and the very bytes of stdin it got, and returns
+/// what it printed.
+///
+/// # Errors
+/// The delegate's own error object as it stands; or, where it printed none, code 999 with its exit status
+/// or signal and its stderr. The spec has no code 0, which the reference prints there.
+pub fn exec(file: &Path, verb: &str, stdin: &[u8]) -> Result<Vec<u8>, CniError> {
+    let output = spawn(file, verb, stdin).map_err(|e| {
+        CniError::new(
+            Code::Io,
+            format!("failed to run delegate {}: {e}", file.display()),
+        )
+    })?;
+    if output.status.success() {
+        // The reference passes a delegate's log on only when it succeeded.
+        let _ = std::io::stderr().write_all(&output.stderr);
+        return Ok(output.stdout);
+    }
+    Err(failure(file, &output))
+}
+
+fn spawn(file: &Path, verb: &str, stdin: &[u8]) -> std::io::Result<Output> {
+    // A file rather than a pipe: neither side can block on the other, so no thread is needed.
+    let mut input = memfd()?;
+    input.write_all(stdin)?;
+    for attempt in 1.. {
+        input.seek(SeekFrom::Start(0))?;
+        let mut command = Command::new(file);
+        command
+            .env("CNI_COMMAND", OsString::from(verb))
+            .stdin(Stdio::from(input.try_clone()?))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        end_with_parent(&mut command);
+        match command.spawn() {
+            Ok(child) => {
+                let _forward = signal::forward_to(child.id());
+                return child.wait_with_output();
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy && attempt < BUSY_TRIES => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    unreachable!("the loop ends by return")
+}
+
+fn memfd() -> std::io::Result<File> {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    Ok(memfd_create(c"cni-config", MFdFlags::MFD_CLOEXEC)?.into())
+}
+
+/// A delegate must not go on allocating after its caller was killed: the DEL that follows would miss it.
+#[allow(unsafe_code)]
+fn end_with_parent(command: &mut Command) {
+    let set = || {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        Ok(())
+    };
+    // SAFETY: the closure runs between fork and exec and makes one system call; it allocates nothing and
+    // takes no lock.
+    unsafe {
+        command.pre_exec(set);
+    }
+}
+
+fn failure(file: &Path, output: &Output) -> CniError {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if !stdout.trim().is_empty() {
+        return match Node::parse(&output.stdout).ok().and_then(|n| CniError::from_node(&n)) {
+            Some(error) => error,
+            None => CniError::new(
+                Code::Internal,
+                format!("netplugin failed but error parsing its diagnostic message {stdout:?}"),
+            )
+            .with_details(ended(file, output)),
+        };
+    }
+    let msg = if stderr.trim().is_empty() {
+        format!("netplugin failed with no error message: {}", ended(file, output))
+    } else {
+        format!("netplugin failed: {:?}", tail(&stderr))
+    };
+    CniError::new(Code::Internal, msg).with_details(ended(file, output))
+}
+
+fn ended(file: &Path, output: &Output) -> String {
+    match (output.status.code(), output.status.signal()) {
+        (Some(code), _) => format!("{}: exit status {code}", file.display()),
+        (None, Some(signal)) => format!("{}: signal {signal}", file.display()),
+        (None, None) => format!("{}: {}", file.display(), output.status),
+    }
+}
+
+/// The last 2 KiB of a log: enough for a message and its trace, little enough for an event.
+fn tail(text: &str) -> &str {
+    let mut from = text.len().saturating_sub(2048);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    text.get(from..).unwrap_or_default().trim_end()
+}

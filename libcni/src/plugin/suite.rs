@@ -1,0 +1,86 @@
+//! Recognising this suite's own executables.
+//!
+//! An interface plugin calls `host-local` in-process when the executable that `CNI_PATH` names is this
+//! suite's own, of this very version; anything else by that name is run. Each executable carries an ELF note
+//! for that. The linker puts notes right behind the program headers, so one read of the first page tells.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// The ELF note: header, owner, and `<plugin>/<version>` padded with NUL.
+#[repr(C, align(4))]
+#[derive(Debug)]
+pub struct Note {
+    owner_size: u32,
+    text_size: u32,
+    kind: u32,
+    owner: [u8; 8],
+    text: [u8; TEXT_SIZE],
+}
+
+const TEXT_SIZE: usize = 32;
+const OWNER: [u8; 8] = *b"podwire\0";
+const KIND: u32 = 1;
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How much of a file is searched; notes of our executables lie within the first page.
+const SEARCHED_BYTES: usize = 4096;
+
+impl Note {
+    /// The note of the plugin called `name`.
+    #[must_use]
+    pub const fn new(name: &str) -> Self {
+        Self {
+            owner_size: 8,
+            text_size: 32,
+            kind: KIND,
+            owner: OWNER,
+            text: text(name),
+        }
+    }
+}
+
+#[allow(clippy::indexing_slicing)] // const: an index out of range does not compile
+const fn text(name: &str) -> [u8; TEXT_SIZE] {
+    let (name, version) = (name.as_bytes(), VERSION.as_bytes());
+    let mut out = [0; TEXT_SIZE];
+    let mut at = 0;
+    while at < name.len() {
+        out[at] = name[at];
+        at += 1;
+    }
+    out[at] = b'/';
+    let mut i = 0;
+    while i < version.len() {
+        out[at + 1 + i] = version[i];
+        i += 1;
+    }
+    out
+}
+
+/// Whether `file` is this suite's executable of that name and of this version.
+#[must_use]
+pub fn is_own(file: &Path, name: &str) -> bool {
+    let mut page = [0; SEARCHED_BYTES];
+    let Ok(len) = File::open(file).and_then(|mut f| f.read(&mut page)) else {
+        return false;
+    };
+    let page = page.get(..len).unwrap_or_default();
+    let mut wanted = [0; 8 + TEXT_SIZE];
+    let (owner, rest) = wanted.split_at_mut(8);
+    owner.copy_from_slice(&OWNER);
+    rest.copy_from_slice(&text(name));
+    page.starts_with(b"\x7fELF") && page.windows(wanted.len()).any(|w| w == wanted)
+}
+
+/// Puts the suite's note into an executable: `libcni::suite_note!("host-local");` in its `main.rs`.
+#[macro_export]
+macro_rules! suite_note {
+    ($name:literal) => {
+        #[used]
+        #[allow(unsafe_code)]
+        // SAFETY: a section of plain data that nothing but the note's reader looks at.
+        #[unsafe(link_section = ".note.podwire")]
+        static SUITE_NOTE: $crate::plugin::suite::Note = $crate::plugin::suite::Note::new($name);
+    };
+}
