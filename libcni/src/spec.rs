@@ -17,7 +17,7 @@ pub mod version;
 pub use args::{CallEnv, Env, Invocation, ProcessEnv, Verb, parse_args};
 pub use cidr::{IpNetwork, parse_cidr, parse_ip};
 pub use conf::NetConf;
-pub use error::{CniError, Code};
+pub use error::{CniError, Code, invalid_config};
 pub use json::{FieldError, Fields, JsonError, Node};
 pub use name::{Attachment, ContainerId, IfName, NetName};
 pub use result::{CniResult, Dns, Interface, IpConfig, Route};

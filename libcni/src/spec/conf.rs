@@ -5,8 +5,10 @@ use super::args::Verb;
 use super::error::{CniError, Code, quoted};
 use super::json::{FieldError, Fields, Node};
 use super::name::{Attachment, ContainerId, IfName, NetName};
-use super::result::{CniResult, Dns};
+use super::result::CniResult;
 use super::version::{Numbers, Version};
+
+pub use super::result::Dns;
 
 /// The common part of a plugin's config.
 #[derive(Debug, Clone, PartialEq)]

@@ -164,6 +164,11 @@ impl From<JsonError> for CniError {
     }
 }
 
+/// A mistake of the network configuration (code 7): what is wrong, and in `details` what would be right.
+pub fn invalid_config(msg: impl Into<String>, details: impl Into<String>) -> CniError {
+    CniError::new(Code::InvalidConfig, msg).with_details(details)
+}
+
 /// Text in double quotes as Go's `%q` shows it, for messages the reference prints that way.
 pub(crate) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);

@@ -202,6 +202,18 @@ impl<'a> Fields<'a> {
         Ok(self.text(key)?.map(str::to_owned))
     }
 
+    /// A string below nested objects: `["args", "cni", "mac"]`. None where any of them is missing.
+    pub fn str_at(&self, path: &[&str]) -> Result<Option<String>, FieldError> {
+        match path {
+            [] => Ok(None),
+            [key] => self.str(key),
+            [key, rest @ ..] => match self.fields(key)? {
+                Some(inner) => inner.str_at(rest),
+                None => Ok(None),
+            },
+        }
+    }
+
     /// A boolean; the strings "true" and "false" are none.
     pub fn bool(&self, key: &str) -> Result<Option<bool>, FieldError> {
         match self.last(key) {
