@@ -1,1 +1,5 @@
 //! Black-box checks of any directory of CNI plugins.
+//!
+//! Nothing here links a plugin: what is judged are executables, called the way container runtimes call them.
+
+pub mod containerd;

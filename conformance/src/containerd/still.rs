@@ -1,0 +1,172 @@
+//! What there is on a [`Node`], to be compared before and after a pod.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use super::{Node, each, machine, text};
+
+/// What a node holds that a pod could have left behind, each entry a line fit for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Still {
+    /// Links other than `lo` and bridges.
+    pub links: BTreeSet<String>,
+    /// Entries of bridges' forwarding databases that are not the bridges' own.
+    pub fdb: BTreeSet<String>,
+    /// Neighbour entries (ARP, NDP).
+    pub neighbours: BTreeSet<String>,
+    /// Routes, except those of the bridges' own addresses.
+    pub routes: BTreeSet<String>,
+    /// Rules and set elements, one line of `nft list ruleset` each.
+    pub rules: BTreeSet<String>,
+    /// Reserved addresses, results caches: all files below `/var/lib/cni` but each network's `lock` and `last_reserved_ip.N`.
+    pub files: BTreeSet<String>,
+    /// Mount points.
+    pub mounts: BTreeSet<String>,
+    /// Network namespaces, by their inode, with a process or a mount that holds them.
+    pub netns: BTreeSet<String>,
+    /// Containers, tasks and snapshots that containerd knows.
+    pub containers: BTreeSet<String>,
+    /// Processes, by name.
+    pub processes: BTreeSet<String>,
+}
+
+// === impl Still ===
+
+impl Still {
+    /// What is there now.
+    pub(super) fn of(node: &Node) -> Result<Still> {
+        let mut still = Still::default();
+        let links = node.json(&["ip", "-j", "-d", "link"])?;
+        let mut bridges = BTreeSet::new();
+        for link in each(&links) {
+            let name = text(link, "/ifname");
+            if text(link, "/linkinfo/info_kind") == "bridge" {
+                bridges.insert(name.to_owned());
+            } else if name != "lo" {
+                still.links.insert(name.to_owned());
+            }
+        }
+        for entry in each(&node.json(&["bridge", "-j", "fdb", "show"])?) {
+            if !bridges.contains(text(entry, "/ifname")) {
+                still.fdb.insert(format!(
+                    "{} dev {}",
+                    text(entry, "/mac"),
+                    text(entry, "/ifname")
+                ));
+            }
+        }
+        for entry in each(&node.json(&["ip", "-j", "neigh"])?) {
+            still.neighbours.insert(format!(
+                "{} dev {}",
+                text(entry, "/dst"),
+                text(entry, "/dev")
+            ));
+        }
+        for route in each(&node.json(&["ip", "-j", "route", "show", "table", "all"])?) {
+            let own = text(route, "/protocol") == "kernel" && bridges.contains(text(route, "/dev"));
+            if !own && text(route, "/dev") != "lo" {
+                still.routes.insert(format!(
+                    "{} dev {}",
+                    text(route, "/dst"),
+                    text(route, "/dev")
+                ));
+            }
+        }
+        still.rules = rules(&node.run(&["nft", "list", "ruleset"])?);
+        for network in node.list("/var/lib/cni/networks") {
+            for file in node.list(&format!("/var/lib/cni/networks/{network}")) {
+                if file != "lock" && !file.starts_with("last_reserved_ip.") {
+                    still.files.insert(format!("networks/{network}/{file}"));
+                }
+            }
+        }
+        for file in node.list("/var/lib/cni/results") {
+            still.files.insert(format!("results/{file}"));
+        }
+        for line in node.read("/proc/1/mountinfo")?.lines() {
+            still
+                .mounts
+                .extend(line.split(' ').nth(4).map(str::to_owned));
+        }
+        for name in node.list("/run/netns") {
+            still.netns.insert(format!("/run/netns/{name}"));
+        }
+        for (_, comm, netns) in machine::processes_of(node.pid)? {
+            still.netns.insert(netns);
+            still.processes.insert(comm);
+        }
+        for (what, argv) in [
+            ("container", &["containers", "ls", "-q"][..]),
+            ("task", &["tasks", "ls", "-q"][..]),
+        ] {
+            still
+                .containers
+                .extend(node.ctr(argv)?.lines().map(|id| format!("{what} {id}")));
+        }
+        // The image's own layer is a snapshot too, but a committed one.
+        for line in node
+            .ctr(&["snapshots", "ls"])?
+            .lines()
+            .filter(|line| line.ends_with("Active"))
+        {
+            still.containers.extend(
+                line.split_whitespace()
+                    .next()
+                    .map(|key| format!("snapshot {key}")),
+            );
+        }
+        Ok(still)
+    }
+
+    /// Each kind with the word people use for it.
+    pub fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 10] {
+        [
+            ("links", &self.links),
+            ("FDB entries", &self.fdb),
+            ("neighbours", &self.neighbours),
+            ("routes", &self.routes),
+            ("rules", &self.rules),
+            ("reservations and cached results", &self.files),
+            ("mounts", &self.mounts),
+            ("network namespaces", &self.netns),
+            ("containers", &self.containers),
+            ("processes", &self.processes),
+        ]
+    }
+
+    /// Nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.kinds().iter().all(|(_, entries)| entries.is_empty())
+    }
+
+    pub(super) fn without(self, other: &Still) -> Still {
+        let less = |a: BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect();
+        Still {
+            links: less(self.links, &other.links),
+            fdb: less(self.fdb, &other.fdb),
+            neighbours: less(self.neighbours, &other.neighbours),
+            routes: less(self.routes, &other.routes),
+            rules: less(self.rules, &other.rules),
+            files: less(self.files, &other.files),
+            mounts: less(self.mounts, &other.mounts),
+            netns: less(self.netns, &other.netns),
+            containers: less(self.containers, &other.containers),
+            processes: less(self.processes, &other.processes),
+        }
+    }
+}
+
+/// The lines of a ruleset that act on packets: rules and elements, not the tables, chains and sets that frame them.
+fn rules(ruleset: &str) -> BTreeSet<String> {
+    let frame = [
+        "table ", "chain ", "set ", "map ", "type ", "typeof ", "flags ", "policy ", "comment ",
+        "}",
+    ];
+    ruleset
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !frame.iter().any(|word| line.starts_with(word)))
+        .map(str::to_owned)
+        .collect()
+}

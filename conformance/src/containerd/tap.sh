@@ -1,0 +1,10 @@
+#!/bin/bash
+# Stands where the runtime looks for a plugin: runs the real one and notes the call, one line each, tab-separated:
+# plugin, verb, container, interface, netns, exit status, microseconds.
+begin=${EPOCHREALTIME/[.,]/}
+"/opt/cni/plugins/${0##*/}"
+status=$?
+end=${EPOCHREALTIME/[.,]/}
+printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "${0##*/}" "${CNI_COMMAND:-}" "${CNI_CONTAINERID:-}" "${CNI_IFNAME:-}" \
+    "${CNI_NETNS:-}" "$status" "$((end - begin))" >>/run/cni-calls
+exit "$status"
