@@ -1,1 +1,308 @@
-//! (being written)
+//! The plugin side: from environment and stdin to one verb, and from its outcome to stdout.
+//!
+//! A plugin implements [`Plugin`] and calls [`run`]; it parses nothing of the protocol, prints nothing and
+//! never exits. The order of the checks, their codes and texts are those of the reference (spec section 2,
+//! "Execution Protocol"), but the guard against working on the node's own namespace comes before the work.
+
+pub mod delegate;
+pub mod gather;
+pub mod identity;
+pub mod ipam;
+pub mod signal;
+pub mod suite;
+pub mod undo;
+
+use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+pub use gather::Gather;
+pub use undo::Undo;
+
+use crate::kernel::netns::{Netns, NetnsError};
+use crate::spec::args::{self, CallEnv, Invocation, ProcessEnv, Verb};
+use crate::spec::conf::{self, NetConf};
+use crate::spec::error::{CniError, Code};
+use crate::spec::json::Node;
+use crate::spec::result::CniResult;
+use crate::spec::{Attachment, NetName, Version};
+
+/// The verbs of one plugin. No default methods: a plugin that forgets GC or STATUS does not compile.
+pub trait Plugin {
+    /// Name of the executable.
+    const NAME: &'static str;
+    /// What it does, in one line, for `--help`.
+    const SUMMARY: &'static str;
+    /// Versions it speaks.
+    const VERSIONS: &'static [Version] = &Version::ALL;
+
+    /// Attaches, and says what it made.
+    ///
+    /// # Errors
+    /// Everything done so far was taken back.
+    fn add(call: &Call) -> Result<CniResult, CniError>;
+    /// Detaches; what is gone already is no error.
+    ///
+    /// # Errors
+    /// Only if another try may help.
+    fn del(call: &Call) -> Result<(), CniError>;
+    /// Compares what ADD made with what is there.
+    ///
+    /// # Errors
+    /// The first difference.
+    fn check(call: &Call) -> Result<(), CniError>;
+    /// Frees what belongs to none of the attachments in `valid`.
+    ///
+    /// # Errors
+    /// All failures; it goes on past each.
+    fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError>;
+    /// Whether ADD could succeed now.
+    ///
+    /// # Errors
+    /// Codes 50 and 51.
+    fn status(call: &Call) -> Result<(), CniError>;
+}
+
+/// One call: the environment and the configuration, checked as far as the protocol goes.
+#[derive(Debug)]
+pub struct Call {
+    /// The environment.
+    pub env: CallEnv,
+    /// Keys common to all plugins.
+    pub conf: NetConf,
+    /// The whole configuration.
+    pub node: Node,
+    /// The very bytes of stdin, for delegates.
+    pub stdin: Vec<u8>,
+    netns: Result<Netns, NetnsError>,
+}
+
+// === impl Call ===
+
+impl Call {
+    /// The network's name.
+    #[must_use]
+    pub fn network(&self) -> &NetName {
+        &self.conf.name
+    }
+
+    /// The configuration's version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.conf.cni_version
+    }
+
+    /// The attachment that ADD, DEL or CHECK is about.
+    ///
+    /// # Errors
+    /// Code 4 for the other verbs, which have none.
+    pub fn attachment(&self) -> Result<&Attachment, CniError> {
+        self.env.attachment.as_ref().ok_or_else(|| {
+            CniError::new(Code::InvalidEnvironment, "this verb names no attachment")
+        })
+    }
+
+    /// `CNI_NETNS` as given; results name it so.
+    #[must_use]
+    pub fn sandbox(&self) -> &str {
+        self.env.netns.as_deref().unwrap_or_default()
+    }
+
+    /// The pod's namespace.
+    ///
+    /// # Errors
+    /// Code 8 if it is missing or no namespace.
+    pub fn netns(&self) -> Result<&Netns, CniError> {
+        self.netns.as_ref().map_err(|e| self.bad_netns(e))
+    }
+
+    /// The pod's namespace if it still exists: `None` when the path is empty, gone, or a leftover that is no
+    /// namespace any more. For DEL.
+    ///
+    /// # Errors
+    /// Any other failure to open it, code 8.
+    pub fn netns_if_alive(&self) -> Result<Option<&Netns>, CniError> {
+        match &self.netns {
+            Ok(netns) => Ok(Some(netns)),
+            Err(NetnsError::Missing { .. } | NetnsError::NotNetns { .. }) => Ok(None),
+            Err(e) => Err(self.bad_netns(e)),
+        }
+    }
+
+    /// `prevResult`, which CHECK cannot do without.
+    ///
+    /// # Errors
+    /// Code 7 if it is missing or cannot be read.
+    pub fn required_prev(&self) -> Result<CniResult, CniError> {
+        self.conf.prev()?.ok_or_else(|| {
+            CniError::new(Code::InvalidConfig, "Required prevResult missing")
+                .with_details("CHECK compares with the result of ADD, which the runtime passes on")
+        })
+    }
+
+    fn bad_netns(&self, e: &NetnsError) -> CniError {
+        CniError::new(
+            Code::InvalidNetns,
+            format!("failed to open netns {:?}: {e}", self.sandbox()),
+        )
+        .with_details("is the pod's sandbox still running?")
+    }
+}
+
+// === the edge ===
+
+/// What was panicked with, kept for the error object.
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// The whole life of a plugin process.
+#[must_use]
+pub fn run<P: Plugin>() -> ExitCode {
+    if let Some(flag) = std::env::args().nth(1) {
+        return about::<P>(&flag);
+    }
+    signal::install();
+    std::panic::set_hook(Box::new(|info| {
+        if let Ok(mut text) = PANIC.lock() {
+            *text = info.to_string();
+        }
+    }));
+    let outcome = catch_unwind(AssertUnwindSafe(dispatch::<P>)).unwrap_or_else(|_| {
+        let what = PANIC.lock().map(|text| text.clone()).unwrap_or_default();
+        Err(
+            CniError::new(Code::Internal, format!("{} panicked: {what}", P::NAME))
+                .with_details("this is a bug; what was done has been undone as far as possible"),
+        )
+    });
+    match outcome {
+        Ok(text) => match print(&text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => {
+                eprintln!("{}: cannot write to stdout: {e}", P::NAME);
+                ExitCode::FAILURE
+            }
+        },
+        Err(e) => {
+            if let Err(failure) = print(&e.to_json()) {
+                eprintln!("{}: {e} (cannot write to stdout: {failure})", P::NAME);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One write, so that a reader sees all or nothing.
+fn print(text: &str) -> std::io::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    std::io::stdout().lock().write_all(text.as_bytes())
+}
+
+fn dispatch<P: Plugin>() -> Result<String, CniError> {
+    let env = match Invocation::read(&ProcessEnv)? {
+        Invocation::About => {
+            eprint!("{}", banner::<P>());
+            return Ok(String::new());
+        }
+        Invocation::Unknown(command) => {
+            conf::network_name(&conf::decode(&read_stdin()?)?)?;
+            return Err(args::unknown_command(&command));
+        }
+        Invocation::Call(env) if env.verb == Verb::Version => return Ok(versions::<P>()),
+        Invocation::Call(env) => env,
+    };
+    let stdin = read_stdin()?;
+    let node = conf::decode(&stdin)?;
+    let conf = NetConf::read(&node, env.verb, P::VERSIONS)?;
+    let netns = Netns::open(Path::new(env.netns.as_deref().unwrap_or_default()));
+    if let Ok(netns) = &netns {
+        if !env.netns_override && env.attachment.is_some() && netns.is_current() {
+            return Err(CniError::new(
+                Code::InvalidNetns,
+                "plugin's netns and netns from CNI_NETNS should not be the same",
+            )
+            .with_details("nothing was done; set CNI_NETNS_OVERRIDE=1 if this is what you want"));
+        }
+    }
+    let call = Call {
+        env,
+        conf,
+        node,
+        stdin,
+        netns,
+    };
+    match call.env.verb {
+        Verb::Add => {
+            let result = P::add(&call)?;
+            return result.to_json(call.version());
+        }
+        Verb::Del => P::del(&call)?,
+        Verb::Check => P::check(&call)?,
+        Verb::Status => P::status(&call)?,
+        Verb::Gc => match &call.conf.valid_attachments {
+            Some(valid) => P::gc(&call, valid)?,
+            // Nobody said who is valid: freeing everything would be a guess.
+            None => eprintln!("{}: GC without cni.dev/valid-attachments frees nothing", P::NAME),
+        },
+        Verb::Version => unreachable!("answered before stdin is read"),
+    }
+    Ok(String::new())
+}
+
+fn read_stdin() -> Result<Vec<u8>, CniError> {
+    let mut bytes = Vec::with_capacity(4096);
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .map_err(|e| CniError::new(Code::Io, format!("error reading from stdin: {e}")))?;
+    Ok(bytes)
+}
+
+fn versions<P: Plugin>() -> String {
+    let supported: Vec<String> = P::VERSIONS.iter().map(|v| v.as_str().to_owned()).collect();
+    let answer = Node::obj()
+        .put("cniVersion", Version::LATEST.as_str())
+        .put("supportedVersions", supported.as_slice());
+    format!("{}\n", answer.build().write_compact())
+}
+
+fn banner<P: Plugin>() -> String {
+    let supported: Vec<&str> = P::VERSIONS.iter().map(|v| v.as_str()).collect();
+    format!(
+        "CNI {} plugin v{} (podwire)\nCNI protocol versions supported: {}\n",
+        P::NAME,
+        env!("CARGO_PKG_VERSION"),
+        supported.join(", ")
+    )
+}
+
+/// `--help` and `--version`, for people.
+fn about<P: Plugin>(flag: &str) -> ExitCode {
+    let text = match flag {
+        "--version" | "-V" => format!("{} {} (podwire)\n", P::NAME, env!("CARGO_PKG_VERSION")),
+        "--help" | "-h" => format!(
+            "{name}: {summary}\n\n\
+             A CNI plugin: runtimes call it with CNI_COMMAND (ADD, DEL, CHECK, GC, STATUS or VERSION) and the other\n\
+             CNI_* variables in the environment and the network configuration as JSON on stdin. It answers with a\n\
+             result or an error object on stdout; exit status 1 is an error.\n\n\
+             By hand:\n  \
+             CNI_COMMAND=VERSION {name}\n  \
+             CNI_COMMAND=ADD CNI_CONTAINERID=test CNI_NETNS=/run/netns/test CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin \\\n    \
+             {name} < network.json\n\n\
+             Keys, files and error codes: docs/{name}.md\n{banner}",
+            name = P::NAME,
+            summary = P::SUMMARY,
+            banner = banner::<P>(),
+        ),
+        _ => {
+            eprintln!("{}: unknown argument {flag:?}; try --help", P::NAME);
+            return ExitCode::from(2);
+        }
+    };
+    match print(&text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}

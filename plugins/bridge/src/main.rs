@@ -1,2 +1,45 @@
-//! bridge
-fn main() {}
+//! `bridge`: one veth pair per attachment, the host end a port of a Linux bridge. CNI 1.1.0.
+//! Keys, files and errors: docs/bridge.md.
+
+mod add;
+mod bridge;
+mod check;
+mod conf;
+mod del;
+mod gateway;
+mod gc;
+mod plan;
+mod status;
+mod vlan;
+
+use libcni::plugin::{self, Call, Plugin};
+use libcni::spec::{Attachment, CniError, CniResult};
+
+libcni::suite_note!("bridge");
+
+struct Bridge;
+
+impl Plugin for Bridge {
+    const NAME: &'static str = "bridge";
+    const SUMMARY: &'static str = "connects pods to a Linux bridge";
+
+    fn add(call: &Call) -> Result<CniResult, CniError> {
+        add::add(call)
+    }
+    fn del(call: &Call) -> Result<(), CniError> {
+        del::del(call)
+    }
+    fn check(call: &Call) -> Result<(), CniError> {
+        check::check(call)
+    }
+    fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
+        gc::gc(call, valid)
+    }
+    fn status(call: &Call) -> Result<(), CniError> {
+        status::status(call)
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    plugin::run::<Bridge>()
+}

@@ -1,2 +1,35 @@
-//! loopback
-fn main() {}
+//! `loopback`: sets `lo` of the pod up. CNI 1.1.0. See docs/loopback.md.
+
+mod verbs;
+
+use libcni::plugin::{self, Call, Plugin};
+use libcni::spec::{Attachment, CniError, CniResult};
+
+libcni::suite_note!("loopback");
+
+struct Loopback;
+
+impl Plugin for Loopback {
+    const NAME: &'static str = "loopback";
+    const SUMMARY: &'static str = "sets the pod's loopback interface up";
+
+    fn add(call: &Call) -> Result<CniResult, CniError> {
+        verbs::add(call)
+    }
+    fn del(call: &Call) -> Result<(), CniError> {
+        verbs::del(call)
+    }
+    fn check(call: &Call) -> Result<(), CniError> {
+        verbs::check(call)
+    }
+    fn gc(_call: &Call, _valid: &[Attachment]) -> Result<(), CniError> {
+        Ok(()) // nothing of it outlives the pod's namespace
+    }
+    fn status(_call: &Call) -> Result<(), CniError> {
+        Ok(())
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    plugin::run::<Loopback>()
+}

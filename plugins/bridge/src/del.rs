@@ -1,0 +1,145 @@
+//! DEL: everything found again from the attachment's identity; what is gone already is success.
+//!
+//! Order: filters first (the grace period of their removal then passes while the link is taken down), the
+//! link, what the node remembers of the addresses, and the reservation last, so that no other pod can get an
+//! address that still answers.
+
+use std::net::IpAddr;
+
+use libcni::firewall::{legacy, masquerade, spoof};
+use libcni::kernel::{conntrack, link, neigh, nft};
+use libcni::nl::{Batch, NlError, Socket};
+use libcni::plugin::ipam::Ipam;
+use libcni::plugin::{Call, Gather, identity};
+use libcni::spec::Attachment;
+use libcni::spec::error::CniError;
+use libcni::spec::json::Fields;
+use nix::errno::Errno;
+
+use crate::conf;
+
+/// An IPAM that needs the link to say goodbye through.
+const NEEDS_LINK: &str = "dhcp";
+
+/// Detaches the pod.
+pub fn del(call: &Call) -> Result<(), CniError> {
+    let attachment = call.attachment()?;
+    let mut gather = Gather::new();
+    let ipam_name = call.conf.ipam_type.as_deref();
+    let ipam = ipam_name.and_then(|name| gather.note(Ipam::find_for_release(call, name)));
+    let addresses = addresses(call, ipam.as_ref());
+
+    let firewall = remove_filters(call, attachment, ipam.as_ref(), &addresses, &mut gather);
+    let mut released = false;
+    if let (Some(NEEDS_LINK), Some(ipam)) = (ipam_name, &ipam) {
+        released = gather.note(ipam.del(call)).is_some();
+    }
+    let mut host = Socket::open_route()?;
+    // While the link stands its address must not be given away: stop here, the runtime will try again.
+    remove_link(call, attachment, &mut host)?;
+    forget_neighbours(call, &mut host, &addresses, &mut gather);
+    gather.note(conntrack::forget(&addresses));
+    if let Some(ipam) = ipam.filter(|_| !released) {
+        gather.note(ipam.del(call));
+    }
+    drop(firewall);
+    gather.finish()
+}
+
+/// The attachment's addresses, from the reservations and from `prevResult`, as far as either is there.
+fn addresses(call: &Call, ipam: Option<&Ipam>) -> Vec<IpAddr> {
+    let mut all = ipam.map(|i| i.held(call)).unwrap_or_default();
+    let previous = call.conf.prev().ok().flatten().unwrap_or_default();
+    for ip in previous.ips.iter().map(|ip| ip.address.ip()) {
+        if !all.contains(&ip) {
+            all.push(ip);
+        }
+    }
+    all
+}
+
+/// Removes what nf_tables holds of this attachment, ours and the reference's. The socket is handed back to
+/// be closed at the end: closing waits for the grace period of what was removed.
+fn remove_filters(
+    call: &Call,
+    attachment: &Attachment,
+    ipam: Option<&Ipam>,
+    addresses: &[IpAddr],
+    gather: &mut Gather,
+) -> Option<nft::Socket> {
+    // Without nf_tables in the kernel there is nothing to remove.
+    let mut nft = nft::Socket::open().ok()?;
+    let net = call.network();
+    gather.note(spoof::remove(&mut nft, attachment));
+    gather.note(masquerade::remove_pod(&mut nft, net, attachment));
+    if let Some(ipam) = ipam {
+        gather.note(ipam.when_sole(call, || masquerade::remove_network(&mut nft, net)));
+    }
+    gather.note(legacy::remove(&mut nft, net, attachment, addresses));
+    Some(nft)
+}
+
+/// Deletes the veth pair by its host end; if that is not ours (the reference made it), by the pod end.
+fn remove_link(call: &Call, attachment: &Attachment, host: &mut Socket) -> Result<(), CniError> {
+    let alias = identity::alias(call.network(), attachment);
+    for attempt in 0..identity::HOST_NAME_TRIES {
+        let name = identity::host_ifname(call.network(), attachment, attempt);
+        let Some(link) = link::get(host, name.as_str())? else {
+            break;
+        };
+        if link.alias.as_deref() == Some(&alias) {
+            return delete(host, link.index);
+        }
+    }
+    let Some(netns) = call.netns_if_alive()? else {
+        return Ok(());
+    };
+    let mut pod = netns.enter(Socket::open_route)??;
+    match link::get(&mut pod, attachment.ifname.as_str())? {
+        Some(link) => delete(&mut pod, link.index),
+        None => Ok(()),
+    }
+}
+
+fn delete(sock: &mut Socket, index: u32) -> Result<(), CniError> {
+    match sock.run(&Batch::from(link::del(index))) {
+        Err(e) if e.errno == Errno::ENODEV as i32 => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The node's neighbour entries for the addresses, on the bridge and on its VLAN interface.
+fn forget_neighbours(call: &Call, host: &mut Socket, addresses: &[IpAddr], gather: &mut Gather) {
+    let Ok(fields) = Fields::of(&call.node, "") else {
+        return;
+    };
+    let Ok(bridge) = conf::bridge_name(&fields) else {
+        return;
+    };
+    let vlan = fields.i64("vlan").ok().flatten().filter(|&id| id > 0);
+    let names = [
+        Some(bridge.to_string()),
+        vlan.map(|id| format!("{bridge}.{id}")),
+    ];
+    for name in names.into_iter().flatten() {
+        let Some(link) = gather.note(link::get(host, &name)).flatten() else {
+            continue;
+        };
+        let mut batch = Batch::new();
+        for &ip in addresses {
+            batch.push(neigh::del(link.index, ip));
+        }
+        // No entry is what we want.
+        for outcome in gather.note(host.run_all(&batch)).unwrap_or_default() {
+            gather.note(outcome.or_else(absent_is_fine));
+        }
+    }
+}
+
+fn absent_is_fine(e: NlError) -> Result<(), NlError> {
+    if [Errno::ENOENT, Errno::ENODEV, Errno::EAFNOSUPPORT].iter().any(|&n| e.errno == n as i32) {
+        Ok(())
+    } else {
+        Err(e)
+    }
+}

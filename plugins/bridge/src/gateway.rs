@@ -1,0 +1,110 @@
+//! The pods' gateway on the node: addresses of the bridge (or of its VLAN interface) and forwarding.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use libcni::kernel::link::{self, Link};
+use libcni::kernel::{addr, sysctl};
+use libcni::nl::{Batch, Socket};
+use libcni::spec::error::CniError;
+use nix::errno::Errno;
+
+use crate::bridge::FOREIGN_BRIDGE;
+use crate::conf::Conf;
+use crate::plan::Layer3;
+use crate::vlan;
+
+/// Puts the gateway addresses in place and switches forwarding on. Returns the VLAN interface that holds
+/// them, if that is not the bridge.
+pub fn ensure(
+    host: &mut Socket,
+    conf: &Conf,
+    bridge: &Link,
+    layer3: &Layer3,
+) -> Result<Option<Link>, CniError> {
+    if !conf.is_gateway || layer3.addresses.is_empty() {
+        return Ok(None);
+    }
+    let vlan_link = match conf.vlans.pvid {
+        0 => None,
+        _ if layer3.gateways.is_empty() => None,
+        id => Some(vlan::gateway_link(host, conf, bridge, id)?),
+    };
+    let link = vlan_link.as_ref().unwrap_or(bridge);
+    let held = addr::list(host, link.index)?;
+    for &gateway in &layer3.gateways {
+        ensure_address(host, conf, link, &held, gateway)?;
+    }
+    if layer3.has_v4() {
+        forward("/proc/sys/net/ipv4/ip_forward")?;
+    }
+    if layer3.has_v6() {
+        forward("/proc/sys/net/ipv6/conf/all/forwarding")?;
+    }
+    Ok(vlan_link)
+}
+
+fn ensure_address(
+    host: &mut Socket,
+    conf: &Conf,
+    link: &Link,
+    held: &[addr::Addr],
+    gateway: IpNetwork,
+) -> Result<(), CniError> {
+    if held.iter().any(|a| a.net == gateway) {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    for other in held.iter().filter(|a| conflicts(a.net, gateway)) {
+        if !conf.force_address {
+            return Err(CniError::new(
+                FOREIGN_BRIDGE,
+                format!(
+                    "{:?} already has an IP address different from {gateway}",
+                    link.name
+                ),
+            )
+            .with_details(format!(
+                "it has {}: was the subnet changed? Set `forceAddress`, remove that address (`ip address del {} dev {}`), \
+                 or give the network a bridge of its own",
+                other.net, other.net, link.name
+            )));
+        }
+        batch.push(addr::del(link.index, other.net));
+    }
+    // No duplicate address detection: the segment is ours, and the first pod must not wait for it.
+    batch.push(addr::add(link.index, gateway, true));
+    // Pins the MAC of a bridge somebody else made, which would change with its ports. One without ports has
+    // none yet; it is not written back (the reference does, and fails).
+    if let Some(mac) = link.mac.filter(|m| !m.is_zero()) {
+        batch.push(link::set_mac(link.index, mac));
+    }
+    for outcome in host.run_all(&batch)? {
+        match outcome {
+            // Another ADD added it (or removed the one in the way) meanwhile.
+            Err(e) if e.errno == Errno::EEXIST as i32 || e.errno == Errno::EADDRNOTAVAIL as i32 => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Two IPv4 gateways on one bridge never; IPv6 ones if their subnets overlap.
+fn conflicts(held: IpNetwork, wanted: IpNetwork) -> bool {
+    match (held, wanted) {
+        (IpNetwork::V4(_), IpNetwork::V4(_)) => true,
+        (IpNetwork::V6(a), IpNetwork::V6(b)) => {
+            !a.ip().is_unicast_link_local() && (a.contains(b.network()) || b.contains(a.network()))
+        }
+        _ => false,
+    }
+}
+
+/// Whether an address belongs on the bridge as a neighbour of the pods.
+pub fn is_on_link(gateways: &[IpNetwork], ip: IpAddr) -> bool {
+    gateways.iter().any(|g| g.contains(ip))
+}
+
+fn forward(file: &str) -> Result<(), CniError> {
+    Ok(sysctl::ensure(file, "1")?)
+}
