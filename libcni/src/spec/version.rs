@@ -139,3 +139,88 @@ impl Numbers {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seven_versions() {
+        for version in Version::ALL {
+            assert_eq!(Version::parse(version.as_str()), Some(version));
+            assert_eq!(Numbers::parse(version.as_str()), Ok(version.numbers()));
+        }
+        assert!(Version::ALL.is_sorted());
+        assert!(Version::ALL.map(Version::numbers).is_sorted());
+        assert!(Version::ALL.map(Version::group).is_sorted());
+        for text in [
+            "", "1.1", "1.1.0 ", "v1.1.0", "01.1.0", "1.1.00", "1.2.0", "0.3.2",
+        ] {
+            assert_eq!(Version::parse(text), None, "{text:?}");
+        }
+    }
+
+    /// Spec section 1 asks for Semantic Version 2.0; the reference compares up to three numbers.
+    #[test]
+    fn any_version_compares_by_its_numbers() {
+        let numbers = |text: &str| Numbers::parse(text).unwrap();
+        for (less, more) in [
+            ("", "0.1.1"),
+            ("0.4.0", "0.10.0"),
+            ("0.9.9", "1"),
+            ("1", "1.0.1"),
+            ("1.1", "1.1.1"),
+            ("-1", "0"),
+            ("9.9.9", "10"),
+        ] {
+            assert!(numbers(less) < numbers(more), "{less} < {more}");
+        }
+        for (a, b) in [
+            ("", "0.1.0"),
+            ("1", "1.0.0"),
+            ("1.1", "1.1.0"),
+            ("01.1.00", "1.1.0"),
+            ("+1", "1"),
+        ] {
+            assert_eq!(numbers(a), numbers(b), "{a} = {b}");
+        }
+    }
+
+    #[test]
+    fn no_version_says_which_part() {
+        for (text, want) in [
+            (
+                "abc",
+                r#"failed to convert major version part "abc": not a number"#,
+            ),
+            (
+                ".1",
+                r#"failed to convert major version part "": not a number"#,
+            ),
+            (
+                "1.x",
+                r#"failed to convert minor version part "x": not a number"#,
+            ),
+            (
+                "1.",
+                r#"failed to convert minor version part "": not a number"#,
+            ),
+            (
+                "1.1.0-rc1",
+                r#"failed to convert micro version part "0-rc1": not a number"#,
+            ),
+            ("1.1.0.0", r#"invalid version "1.1.0.0": too many parts"#),
+            ("x.y.z.", r#"invalid version "x.y.z.": too many parts"#),
+            (
+                "99999999999999999999",
+                r#"failed to convert major version part "99999999999999999999": not a number"#,
+            ),
+        ] {
+            assert_eq!(
+                Numbers::parse(text),
+                Err(CniError::new(Code::Decode, want)),
+                "{text}"
+            );
+        }
+    }
+}

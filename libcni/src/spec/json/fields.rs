@@ -380,3 +380,6 @@ fn folds_to(name: &str, key: &str) -> bool {
     });
     folded.eq(key.chars().map(|c| c.to_ascii_lowercase()))
 }
+
+#[cfg(test)]
+mod tests;
