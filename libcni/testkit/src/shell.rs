@@ -1,0 +1,64 @@
+//! The usual tools as oracles, and waiting.
+
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+pub(crate) const TOOLS_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
+
+/// Runs a shell script (`sh -eu`), panics when it fails, returns what it printed.
+#[track_caller]
+pub fn sh(script: &str) -> String {
+    let mut command = Command::new("sh");
+    command.args(["-euc", script]);
+    stdout_of(&mut command, script)
+}
+
+/// `ip -j ARGS` read as JSON; nothing printed is an empty list.
+#[track_caller]
+pub fn ip_json(args: &[&str]) -> Value {
+    let mut command = Command::new("ip");
+    command.arg("-j").args(args);
+    json_of(&stdout_of(&mut command, &args.join(" ")))
+}
+
+/// Asks again and again, each 2 ms, until `ready` or the deadline; panics then.
+#[track_caller]
+pub fn eventually(deadline: Duration, mut ready: impl FnMut() -> bool) {
+    let end = Instant::now() + deadline;
+    while !ready() {
+        assert!(
+            Instant::now() < end,
+            "did not come true within {deadline:?}"
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[track_caller]
+pub(crate) fn stdout_of(command: &mut Command, what: &str) -> String {
+    let output = command
+        .env("PATH", crate::netns::tools_path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{stdout}{stderr}",
+        output.status
+    );
+    stdout
+}
+
+/// `ip -j` prints nothing at all where a list is empty, and an empty object for what a filter hides.
+#[track_caller]
+pub(crate) fn json_of(text: &str) -> Value {
+    if text.trim().is_empty() {
+        return Value::Array(Vec::new());
+    }
+    serde_json::from_str(text).unwrap_or_else(|e| panic!("not JSON ({e}): {text}"))
+}
