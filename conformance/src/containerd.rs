@@ -25,7 +25,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 pub use container::Container;
-use machine::Machine;
+pub use machine::{Machine, namespaces_of};
 pub use still::Still;
 
 /// The image every container here is made of: busybox and its applets, built on the spot.

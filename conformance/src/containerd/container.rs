@@ -81,6 +81,9 @@ impl Node {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = runner.try_wait()? {
+                // ctr leaves the task of a pod whose ADD failed; a kubelet would clear it away, so do we.
+                let _ = self.ctr(&["tasks", "delete", "--force", name]);
+                let _ = self.ctr(&["containers", "delete", name]);
                 bail!(
                     "container {name} did not start: {}",
                     ending(&mut runner, status)

@@ -16,9 +16,9 @@ const DIRECTORIES: [&str; 7] = [
     "/run/runc",
 ];
 
-/// The state that has to be the same afterwards.
+/// The machine's state that has to be the same after a node as before: its own links, mounts, and files.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub struct Machine {
     links: BTreeSet<String>,
     mounts: BTreeSet<String>,
     files: BTreeSet<String>,
@@ -27,7 +27,8 @@ pub(super) struct Machine {
 // === impl Machine ===
 
 impl Machine {
-    pub(super) fn now() -> Result<Machine> {
+    /// What there is now.
+    pub fn now() -> Result<Machine> {
         Ok(Machine {
             links: names("/sys/class/net").collect(),
             mounts: std::fs::read_to_string("/proc/self/mountinfo")
@@ -44,12 +45,9 @@ impl Machine {
         })
     }
 
-    /// What is there now and was not: links, mounts, files, cgroups, and processes that live in one of `namespaces`.
-    pub(super) fn left_over(
-        &self,
-        namespaces: &BTreeSet<String>,
-        node: &str,
-    ) -> Result<Vec<String>> {
+    /// What is there now and was not, a line each: links, mounts, files, cgroups called `node`, and processes that live in
+    /// one of `namespaces` (see [`namespaces_of`]).
+    pub fn left_over(&self, namespaces: &BTreeSet<String>, node: &str) -> Result<Vec<String>> {
         let now = Machine::now()?;
         let mut left: Vec<String> = Vec::new();
         left.extend(
@@ -75,55 +73,87 @@ impl Machine {
                 left.push(format!("cgroup {path}"));
             }
         }
-        for pid in pids() {
-            if ["pid", "net", "mnt"]
+        for pid in pids("/proc") {
+            let process = Process::read("/proc", pid);
+            if process
+                .namespaces
                 .iter()
-                .any(|kind| namespaces.contains(&namespace(pid, kind)))
+                .any(|namespace| namespaces.contains(namespace))
             {
-                left.push(format!("process {pid} ({})", comm(pid)));
+                left.push(format!("process {pid} ({})", process.name));
             }
         }
         Ok(left)
     }
 }
 
-/// The pid, mount and network namespaces in which processes of the node that `first` began live.
-pub(super) fn namespaces_of(first: u32) -> Result<BTreeSet<String>> {
-    let mut namespaces = BTreeSet::new();
-    for (pid, _, netns) in processes_of(first)? {
-        namespaces.extend([namespace(pid, "pid"), namespace(pid, "mnt"), netns]);
-    }
-    namespaces.remove("");
-    Ok(namespaces)
-}
-
-/// All processes of the node's pid namespace: number, name, network namespace.
-pub(super) fn processes_of(first: u32) -> Result<Vec<(u32, String, String)>> {
-    let node = namespace(first, "pid");
-    anyhow::ensure!(!node.is_empty(), "the node's first process {first} is gone");
-    Ok(pids()
-        .filter(|pid| namespace(*pid, "pid") == node)
-        .map(|pid| (pid, comm(pid), namespace(pid, "net")))
-        .filter(|(_, _, netns)| !netns.is_empty())
+/// The pid, mount and network namespaces of every process in the pid namespace of process `first` or in one below it (a
+/// container's), which is how a node is recognised from outside.
+pub fn namespaces_of(first: u32) -> Result<BTreeSet<String>> {
+    let namespaces: BTreeSet<String> = processes_of(first)?
+        .into_iter()
+        .flat_map(|process| process.namespaces)
+        .collect();
+    // What a process shares with the machine says nothing of the node.
+    let machine = Process::read("/proc", std::process::id());
+    Ok(namespaces
+        .difference(&machine.namespaces.into())
+        .cloned()
         .collect())
 }
 
-/// `net:[4026532561]`; empty for a process that has ended.
-pub(super) fn namespace(pid: u32, kind: &str) -> String {
-    std::fs::read_link(format!("/proc/{pid}/ns/{kind}"))
-        .map(|target| target.to_string_lossy().into_owned())
-        .unwrap_or_default()
+/// A process as some `/proc` shows it.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) name: String,
+    /// pid, mount and network namespace: `net:[4026532561]`; empty if it has ended.
+    pub(super) namespaces: [String; 3],
 }
 
-fn comm(pid: u32) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/comm"))
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+/// All processes of the node that process `first` began, those in its containers too. They are read from the node's own
+/// `/proc`, which shows just these.
+pub(super) fn processes_of(first: u32) -> Result<Vec<Process>> {
+    let proc = format!("/proc/{first}/root/proc");
+    let processes: Vec<Process> = pids(&proc)
+        .map(|pid| Process::read(&proc, pid))
+        .filter(|p| !p.ended())
+        .collect();
+    anyhow::ensure!(
+        !processes.is_empty(),
+        "the node's first process {first} is gone"
+    );
+    Ok(processes)
 }
 
-fn pids() -> impl Iterator<Item = u32> {
-    names("/proc").filter_map(|name| name.parse().ok())
+// === impl Process ===
+
+impl Process {
+    fn read(proc: &str, pid: u32) -> Process {
+        let namespace = |kind: &str| {
+            std::fs::read_link(format!("{proc}/{pid}/ns/{kind}"))
+                .map(|target| target.to_string_lossy().into_owned())
+                .unwrap_or_default()
+        };
+        let name = std::fs::read_to_string(format!("{proc}/{pid}/comm")).unwrap_or_default();
+        Process {
+            name: name.trim().to_owned(),
+            namespaces: ["pid", "mnt", "net"].map(namespace),
+        }
+    }
+
+    /// A zombie still has a name, but no namespaces.
+    fn ended(&self) -> bool {
+        self.namespaces.iter().any(String::is_empty)
+    }
+
+    pub(super) fn netns(&self) -> &str {
+        let [_, _, netns] = &self.namespaces;
+        netns
+    }
+}
+
+fn pids(proc: &str) -> impl Iterator<Item = u32> {
+    names(proc).filter_map(|name| name.parse().ok())
 }
 
 fn names(directory: &str) -> impl Iterator<Item = String> {

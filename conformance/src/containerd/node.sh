@@ -18,7 +18,9 @@ mkdir /run/etc /run/etc.work
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/etc.work overlay /etc
 for directory in /var/lib /opt /tmp; do mount -t tmpfs tmpfs "$directory"; done
 mkdir -p /opt/cni/bin /opt/cni/plugins
-cp -L ./* /opt/cni/bin/
+for file in ./*; do
+    if [ -f "$file" ] && [ -x "$file" ]; then cp -L "$file" /opt/cni/bin/; fi
+done
 cd /
 
 # A tapped plugin is the real one, behind a script that notes when it was called, how, and for how long.
@@ -47,6 +49,10 @@ containerd --config /etc/containerd-private.toml >/run/containerd.log 2>&1 </dev
 image=/run/image
 mkdir -p "$image/rootfs/bin"
 cp -L "$(command -v busybox)" "$image/rootfs/bin/busybox"
+if ldd "$image/rootfs/bin/busybox" 2>/dev/null | grep -q '=>'; then
+    echo "busybox is not static, so it cannot be an image of its own: install busybox-static" >&2
+    exit 1
+fi
 for applet in $(busybox --list); do
     [ "$applet" = busybox ] || ln -s busybox "$image/rootfs/bin/$applet"
 done

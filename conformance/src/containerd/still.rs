@@ -92,9 +92,9 @@ impl Still {
         for name in node.list("/run/netns") {
             still.netns.insert(format!("/run/netns/{name}"));
         }
-        for (_, comm, netns) in machine::processes_of(node.pid)? {
-            still.netns.insert(netns);
-            still.processes.insert(comm);
+        for process in machine::processes_of(node.pid)? {
+            still.netns.insert(process.netns().to_owned());
+            still.processes.insert(process.name);
         }
         for (what, argv) in [
             ("container", &["containers", "ls", "-q"][..]),

@@ -1,0 +1,95 @@
+# Podwire: `make` lists what there is.
+
+PLUGINS := bridge loopback host-local
+
+DESTDIR :=
+BINDIR  := /opt/cni/bin
+
+# Static executables. The flags go to an explicit target, the host's own, because procedural macros and build scripts
+# must not get them: those are loaded by the compiler.
+HOST    = $(shell rustc -vV | sed -n 's/^host: //p')
+OUT     = $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release
+RELEASE = RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target $(HOST)
+
+# Debian packages, each behind the file that shows it is there.
+NEEDS := \
+	/usr/bin/cc=gcc \
+	/usr/include/stdio.h=libc6-dev \
+	/usr/sbin/ip=iproute2 \
+	/usr/sbin/nft=nftables \
+	/usr/sbin/iptables=iptables \
+	/usr/sbin/conntrack=conntrack \
+	/usr/bin/strace=strace \
+	/usr/bin/containerd=containerd \
+	/usr/sbin/runc=runc \
+	/usr/share/doc/busybox-static=busybox-static \
+	/usr/lib/cni/bridge=containernetworking-plugins
+
+# `test` and `demo` need their prerequisites in the order written.
+.NOTPARALLEL:
+.PHONY: help build install uninstall deps demo test bench clean
+.DEFAULT_GOAL := help
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+build: ## Static executables of every plugin, in dist/bin (which can serve as a CNI_PATH)
+	$(RELEASE) $(PLUGINS:%=--package %)
+	@mkdir -p dist/bin
+	@set -e; for plugin in $(PLUGINS); do \
+		! ldd $(OUT)/$$plugin 2>/dev/null | grep '=>' || { echo "$$plugin is not static" >&2; exit 1; }; \
+		cp $(OUT)/$$plugin dist/.$$plugin; \
+		mv -f dist/.$$plugin dist/bin/$$plugin; \
+	done
+	@ls -l dist/bin
+
+install: ## Put them into $(DESTDIR)$(BINDIR), each file whole at every moment (run `make build` first)
+	@for plugin in $(PLUGINS); do \
+		[ -x dist/bin/$$plugin ] || { echo "dist/bin/$$plugin is missing: run \`make build\` first" >&2; exit 1; }; \
+	done
+	@mkdir -p $(DESTDIR)$(BINDIR)
+	@set -e; for plugin in $(PLUGINS); do \
+		new=$$(mktemp $(DESTDIR)$(BINDIR)/.$$plugin.XXXXXX); \
+		trap 'rm -f "$$new"' EXIT INT TERM; \
+		cp dist/bin/$$plugin "$$new"; \
+		chmod 755 "$$new"; \
+		sync "$$new"; \
+		cmp dist/bin/$$plugin "$$new"; \
+		mv -f "$$new" $(DESTDIR)$(BINDIR)/$$plugin; \
+		echo "$(DESTDIR)$(BINDIR)/$$plugin"; \
+	done
+
+uninstall: ## Remove them from $(DESTDIR)$(BINDIR)
+	rm -f $(PLUGINS:%=$(DESTDIR)$(BINDIR)/%)
+
+deps: ## Install the Debian packages that build, demo, test and bench need, if any is missing
+	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust, see https://rustup.rs' >&2; exit 1; }
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup -q component add rustfmt clippy
+	@missing=; for need in $(NEEDS); do [ -e "$${need%%=*}" ] || missing="$$missing $${need#*=}"; done; \
+	[ -n "$$missing" ] || { echo 'deps: all there'; exit 0; }; \
+	command -v apt-get >/dev/null || { echo "deps: not a Debian; this needs what Debian calls$$missing" >&2; exit 1; }; \
+	as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	echo "deps: installing$$missing"; \
+	$$as_root apt-get -qq update && \
+	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$missing >/dev/null || \
+	{ echo "deps: could not install$$missing" >&2; exit 1; }
+
+demo: ## Two pods under a private containerd: pings, what was made, and that nothing is left (needs root)
+	@[ "$$(id -u)" = 0 ] || { echo 'The demo makes namespaces and runs containerd, which needs root:' \
+		'sudo --preserve-env=PATH make demo' >&2; exit 1; }
+	@$(MAKE) --no-print-directory deps build
+	@cargo build --locked --quiet --package conformance --bin demo
+	@$(or $(CARGO_TARGET_DIR),target)/debug/demo --plugins dist/bin
+
+test: deps build ## Format, lints and every test (root only where a real containerd is driven)
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	TESTKIT_BIN_DIR=$(CURDIR)/dist/bin cargo test --locked --workspace --no-fail-fast
+
+bench: deps build ## Ours, the reference plugins and the kernel's floor in one interleaved run
+	$(RELEASE) --package bench
+	$(OUT)/bench --bin-dir dist/bin
+
+clean: ## Remove everything built
+	cargo clean
+	rm -rf dist
