@@ -11,13 +11,13 @@ use super::{Node, each, machine, text};
 pub struct Still {
     /// Links other than `lo` and bridges.
     pub links: BTreeSet<String>,
-    /// Entries of bridges' forwarding databases that are not the bridges' own.
+    /// Unicast entries of bridges' forwarding databases that are not the bridges' own.
     pub fdb: BTreeSet<String>,
     /// Neighbour entries (ARP, NDP).
     pub neighbours: BTreeSet<String>,
     /// Routes, except those of the bridges' own addresses.
     pub routes: BTreeSet<String>,
-    /// Rules and set elements, one line of `nft list ruleset` each.
+    /// Rules and set elements, one line of `nft list ruleset` each, without their counters.
     pub rules: BTreeSet<String>,
     /// Reserved addresses, results caches: all files below `/var/lib/cni` but each network's `lock` and `last_reserved_ip.N`.
     pub files: BTreeSet<String>,
@@ -48,7 +48,11 @@ impl Still {
             }
         }
         for entry in each(&node.json(&["bridge", "-j", "fdb", "show"])?) {
-            if !bridges.contains(text(entry, "/ifname")) {
+            // Multicast groups come and go as each link joins and leaves them.
+            let group = ["33:33:", "01:00:5e:"]
+                .iter()
+                .any(|prefix| text(entry, "/mac").starts_with(prefix));
+            if !group && !bridges.contains(text(entry, "/ifname")) {
                 still.fdb.insert(format!(
                     "{} dev {}",
                     text(entry, "/mac"),
@@ -140,7 +144,8 @@ impl Still {
         self.kinds().iter().all(|(_, entries)| entries.is_empty())
     }
 
-    pub(super) fn without(self, other: &Still) -> Still {
+    /// What is here and not there.
+    pub fn without(self, other: &Still) -> Still {
         let less = |a: BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect();
         Still {
             links: less(self.links, &other.links),
@@ -167,6 +172,20 @@ fn rules(ruleset: &str) -> BTreeSet<String> {
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !frame.iter().any(|word| line.starts_with(word)))
-        .map(str::to_owned)
+        .map(without_counter)
         .collect()
+}
+
+/// `ip saddr 10.40.1.2 counter packets 1 bytes 84 accept` without the counter, which says nothing of what the rule does.
+fn without_counter(rule: &str) -> String {
+    let words: Vec<&str> = rule.split_whitespace().collect();
+    match words.iter().position(|word| *word == "counter") {
+        Some(at) => {
+            let (before, from) = words.split_at(at);
+            [before, from.get(5..).unwrap_or_default()]
+                .concat()
+                .join(" ")
+        }
+        None => words.join(" "),
+    }
 }
