@@ -1,0 +1,198 @@
+//! What is promised, as data: each bound names rows or facts of the report. Ratios inside one run only, because times
+//! differ from machine to machine and hour to hour.
+
+use Measure::{Fact, GrowthOverFloor, OverFloor, OverOwn, OverReference};
+
+use crate::ground::Who;
+use crate::measure::{burst, crowd, dual, footprint, sequential, store};
+use crate::report::Report;
+
+/// A promise about `ours`.
+#[derive(Debug)]
+pub struct Bound {
+    pub work: &'static str,
+    pub measure: Measure,
+    /// The largest value that passes.
+    pub limit: f64,
+}
+
+/// How the value is found. All times are medians.
+#[derive(Debug, Clone, Copy)]
+pub enum Measure {
+    /// Ours over the floor's, of one row.
+    OverFloor(&'static str),
+    /// Ours over the reference's, of one row.
+    OverReference(&'static str),
+    /// Ours in the first row over ours in the second.
+    OverOwn(&'static str, &'static str),
+    /// How much ours grows from the second row to the first, over how much the floor does.
+    GrowthOverFloor(&'static str, &'static str),
+    /// Ours, as it is.
+    Fact(&'static str),
+}
+
+/// Whether a promise is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    Fail,
+    /// Something needed for it was not measured.
+    Unknown,
+}
+
+pub const BOUNDS: &[Bound] = &[
+    bound("ADD", OverFloor(sequential::ADD), 1.6),
+    bound("ADD", OverReference(sequential::ADD), 0.20),
+    bound("ADD, ipMasq", OverFloor(sequential::ADD_MASQ), 2.0),
+    bound("ADD, ipMasq", OverReference(sequential::ADD_MASQ), 0.10),
+    bound("DEL", OverFloor(sequential::DEL), 1.15),
+    bound("DEL, ipMasq", OverFloor(sequential::DEL_MASQ), 1.15),
+    bound("110 ADDs at once, ipMasq", OverFloor(burst::ADD_ALL), 2.0),
+    bound(
+        "110 ADDs at once, ipMasq",
+        OverReference(burst::ADD_ALL),
+        0.12,
+    ),
+    bound(
+        "host-local ADD, 60,000 reserved",
+        OverOwn(store::ADD_FULL, store::ADD_EMPTY),
+        1.3,
+    ),
+    bound(
+        "host-local DEL, 60,000 reserved",
+        OverOwn(store::DEL_FULL, store::DEL_EMPTY),
+        1.3,
+    ),
+    bound(
+        "ADD at 1,000 pods",
+        GrowthOverFloor(crowd::LAST, crowd::FIRST),
+        1.2,
+    ),
+    bound(
+        "ADD, dual-stack",
+        OverOwn(dual::ADD_DUAL, dual::ADD_V4),
+        1.3,
+    ),
+    bound("addresses not usable at return", Fact(dual::UNUSABLE), 0.0),
+    bound("peak RSS, KiB", Fact(footprint::PEAK_RSS_KIB), 3.0 * 1024.0),
+    bound(
+        "largest executable, KiB",
+        Fact(footprint::SIZE_KIB),
+        1.6 * 1024.0,
+    ),
+    bound(
+        "executables that are not static",
+        Fact(footprint::DYNAMIC),
+        0.0,
+    ),
+    bound("system calls in an ADD", Fact(footprint::SYSCALLS), 150.0),
+    bound(
+        "system calls in an ADD, ipMasq",
+        Fact(footprint::SYSCALLS_MASQ),
+        150.0,
+    ),
+    bound(
+        "programs executed by an ADD or DEL",
+        Fact(footprint::EXECS),
+        0.0,
+    ),
+];
+
+const fn bound(work: &'static str, measure: Measure, limit: f64) -> Bound {
+    Bound {
+        work,
+        measure,
+        limit,
+    }
+}
+
+impl Bound {
+    pub fn verdict(&self, report: &Report) -> Verdict {
+        match self.measure.value(report) {
+            None => Verdict::Unknown,
+            Some(value) if value <= self.limit => Verdict::Pass,
+            Some(_) => Verdict::Fail,
+        }
+    }
+}
+
+impl Measure {
+    pub fn value(self, report: &Report) -> Option<f64> {
+        let ours = |work| report.median(work, Who::Ours);
+        let floor = |work| report.median(work, Who::Floor);
+        match self {
+            Self::OverFloor(work) => Some(ours(work)? / floor(work)?),
+            Self::OverReference(work) => Some(ours(work)? / report.median(work, Who::Reference)?),
+            Self::OverOwn(work, base) => Some(ours(work)? / ours(base)?),
+            Self::GrowthOverFloor(last, first) => {
+                Some((ours(last)? / ours(first)?) / (floor(last)? / floor(first)?))
+            }
+            Self::Fact(name) => report.fact(name, Who::Ours),
+        }
+    }
+
+    pub fn describe(self) -> String {
+        match self {
+            Self::OverFloor(_) => "ours / floor".to_owned(),
+            Self::OverReference(_) => "ours / reference".to_owned(),
+            Self::OverOwn(_, base) => format!("ours / {base}"),
+            Self::GrowthOverFloor(..) => "ours' growth / floor's".to_owned(),
+            Self::Fact(_) => "ours".to_owned(),
+        }
+    }
+}
+
+impl Verdict {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "FAIL",
+            Self::Unknown => "not measured",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bound, Measure, Verdict};
+    use crate::ground::Who;
+    use crate::report::Report;
+
+    #[test]
+    fn a_bound_passes_fails_or_is_unknown() {
+        let bound = Bound {
+            work: "x",
+            measure: Measure::OverFloor("x"),
+            limit: 1.5,
+        };
+        let mut report = Report::default();
+        report.push("x", Who::Ours, 3.0);
+        assert_eq!(bound.verdict(&report), Verdict::Unknown);
+        report.push("x", Who::Floor, 2.0);
+        assert_eq!(bound.verdict(&report), Verdict::Pass);
+        report.push("x", Who::Ours, 3.2);
+        assert_eq!(bound.verdict(&report), Verdict::Fail);
+    }
+
+    #[test]
+    fn growth_is_compared_with_the_floors_growth() {
+        let mut report = Report::default();
+        for (work, ours, floor) in [("first", 2.0, 1.0), ("last", 6.0, 2.0)] {
+            report.push(work, Who::Ours, ours);
+            report.push(work, Who::Floor, floor);
+        }
+        assert_eq!(
+            Measure::GrowthOverFloor("last", "first").value(&report),
+            Some(1.5)
+        );
+    }
+
+    #[test]
+    fn a_fact_keeps_its_worst_value() {
+        let mut report = Report::default();
+        for value in [1.0, 3.0, 2.0] {
+            report.at_most("calls", Who::Ours, value);
+        }
+        assert_eq!(Measure::Fact("calls").value(&report), Some(3.0));
+    }
+}

@@ -1,0 +1,81 @@
+//! The machine under the run, for the reader who wonders how far to trust it.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+/// A stretch of time in which to learn how busy the machine was with other things.
+#[derive(Debug)]
+pub struct Watch {
+    start: Ticks,
+}
+
+/// CPU time since boot in the kernel's clock ticks, all CPUs together.
+#[derive(Debug, Clone, Copy)]
+struct Ticks {
+    all: u64,
+    busy: u64,
+    /// Of this process and the children it has waited for.
+    own: u64,
+}
+
+impl Watch {
+    pub fn start() -> Result<Self> {
+        Ok(Self {
+            start: Ticks::now()?,
+        })
+    }
+
+    /// The share of CPU time since the start, in percent, that neither was idle nor went to this process and its
+    /// children: other programs, and what the kernel does in the background. On an idle machine some 5.
+    pub fn others_percent(&self) -> Result<u64> {
+        let now = Ticks::now()?;
+        let busy = now.busy.saturating_sub(self.start.busy);
+        let own = now.own.saturating_sub(self.start.own);
+        let all = now.all.saturating_sub(self.start.all).max(1);
+        Ok(busy.saturating_sub(own) * 100 / all)
+    }
+}
+
+/// Kernel release, number of CPUs, and [`Watch::others_percent`].
+pub fn describe(watch: &Watch) -> Result<Value> {
+    Ok(json!({
+        "kernel": fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
+        "cpus": std::thread::available_parallelism()?,
+        "others_percent": watch.others_percent()?,
+    }))
+}
+
+impl Ticks {
+    fn now() -> Result<Self> {
+        // proc_stat(5): user nice system idle iowait irq softirq steal, and guest times that user already contains.
+        let stat = fs::read_to_string("/proc/stat")?;
+        let line = stat.lines().next().context("/proc/stat is empty")?;
+        let columns: Vec<u64> = line
+            .split_whitespace()
+            .skip(1)
+            .take(8)
+            .filter_map(|text| text.parse().ok())
+            .collect();
+        let idle: u64 = columns.iter().skip(3).take(2).sum();
+        let all: u64 = columns.iter().sum();
+        // proc_pid_stat(5): fields 14 to 17 are utime, stime, cutime and cstime; field 3 is the first after the name,
+        // which ends at the last parenthesis.
+        let own_stat = fs::read_to_string("/proc/self/stat")?;
+        let (_, fields) = own_stat
+            .rsplit_once(')')
+            .context("/proc/self/stat has no name")?;
+        let own = fields
+            .split_whitespace()
+            .skip(11)
+            .take(4)
+            .filter_map(|text| text.parse::<u64>().ok())
+            .sum();
+        Ok(Self {
+            all,
+            busy: all - idle,
+            own,
+        })
+    }
+}
