@@ -4,8 +4,11 @@
 //! duplicate keys, `null` for "not set", bytes that are not UTF-8. A strict reader would refuse them. [`Node`] keeps a
 //! document as written (order, duplicates); [`Fields`] reads an object the way Go fills a struct.
 //!
-//! The tokenizer is our own because `serde_json` fails whole documents on lone surrogates, on stray bytes and on
-//! `1e999` even below a key nobody reads, all of which Go accepts there.
+//! The tokenizer is our own: `serde_json` fails whole documents on lone surrogates, on stray bytes and on `1e999` even
+//! below a key nobody reads, all of which Go accepts there. No key of CNI is a fraction, so there is no float in here,
+//! which saves a plugin 45 KB of conversion tables.
+
+use std::fmt;
 
 mod fields;
 mod print;
@@ -13,16 +16,15 @@ mod read;
 
 pub use fields::{FieldError, Fields};
 pub use read::{JsonError, MAX_BYTES, MAX_DEPTH};
-pub use serde_json::Number;
 
 /// One JSON value, in document order, duplicate keys kept.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
     /// `null`: for every reader the same as "not there".
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A number: `i64` or `u64` when written as an integer that fits, `f64` otherwise.
+    /// A number.
     Number(Number),
     /// A string.
     String(String),
@@ -30,6 +32,17 @@ pub enum Node {
     Array(Vec<Node>),
     /// An object.
     Object(Vec<(String, Node)>),
+}
+
+/// A number as JSON has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Number {
+    /// An integer that fits.
+    I64(i64),
+    /// An integer above `i64::MAX` that fits.
+    U64(u64),
+    /// A fraction, an exponent or more digits than 64 bits hold: kept as written. No field takes one.
+    Other(Box<str>),
 }
 
 /// Builds an object key by key, in the order they will be printed.
@@ -107,14 +120,63 @@ impl Node {
     }
 }
 
+// === impl Number ===
+
+impl Number {
+    /// The value if it is an integer in range.
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Number::I64(n) => Some(*n),
+            Number::U64(_) | Number::Other(_) => None,
+        }
+    }
+
+    /// The value if it is an integer in range and not negative.
+    pub fn as_u64(&self) -> Option<u64> {
+        match self {
+            Number::I64(n) => u64::try_from(*n).ok(),
+            Number::U64(n) => Some(*n),
+            Number::Other(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Number::I64(n) => n.fmt(f),
+            Number::U64(n) => n.fmt(f),
+            Number::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<i64> for Number {
+    fn from(n: i64) -> Number {
+        Number::I64(n)
+    }
+}
+
+impl From<u64> for Number {
+    fn from(n: u64) -> Number {
+        i64::try_from(n).map_or(Number::U64(n), Number::I64)
+    }
+}
+
 // === impl ObjBuilder ===
 
 impl ObjBuilder {
     /// Appends a key.
     #[must_use]
     pub fn put(mut self, key: &str, value: impl Into<Node>) -> ObjBuilder {
-        self.0.push((key.to_owned(), value.into()));
+        self.push(key, value.into());
         self
+    }
+
+    /// Apart from [`ObjBuilder::put`], which exists once per type.
+    #[inline(never)]
+    fn push(&mut self, key: &str, value: Node) {
+        self.0.push((key.to_owned(), value));
     }
 
     /// Appends a key if there is a value.
@@ -169,13 +231,13 @@ impl From<bool> for Node {
 
 impl From<u8> for Node {
     fn from(value: u8) -> Node {
-        Node::Number(value.into())
+        Node::from(i64::from(value))
     }
 }
 
 impl From<u32> for Node {
     fn from(value: u32) -> Node {
-        Node::Number(value.into())
+        Node::from(i64::from(value))
     }
 }
 

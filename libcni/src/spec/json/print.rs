@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Number;
-
 use super::Node;
 
 const INDENT: &str = "    ";
@@ -27,7 +25,10 @@ fn write(out: &mut String, node: &Node, level: Option<usize>) {
         Node::Null => out.push_str("null"),
         Node::Bool(true) => out.push_str("true"),
         Node::Bool(false) => out.push_str("false"),
-        Node::Number(number) => write_number(out, number),
+        Node::Number(number) => {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{number}");
+        }
         Node::String(text) => write_string(out, text),
         Node::Array(items) if items.is_empty() => out.push_str("[]"),
         Node::Array(items) => {
@@ -83,35 +84,10 @@ fn write_string(out: &mut String, text: &str) {
         out.push_str(text.get(plain_from..at).unwrap_or_default());
         out.push_str(short);
         if short.is_empty() {
-            // Writing to a String cannot fail.
             let _ = write!(out, "\\u{:04x}", u32::from(c));
         }
         plain_from = at + c.len_utf8();
     }
     out.push_str(text.get(plain_from..).unwrap_or_default());
     out.push('"');
-}
-
-/// Integers as they are; floats the way Go (and ECMAScript) shows them: shortest digits, an exponent only below 1e-6 and
-/// from 1e21, `1e-9` and not `1e-09`, and never a trailing `.0`.
-fn write_number(out: &mut String, number: &Number) {
-    let float = match number.as_f64() {
-        Some(float) if number.is_f64() => float,
-        _ => {
-            let _ = write!(out, "{number}");
-            return;
-        }
-    };
-    let size = float.abs();
-    if size != 0.0 && !(1e-6..1e21).contains(&size) {
-        let text = format!("{float:e}");
-        match text.split_once('e') {
-            Some((digits, power)) if !power.starts_with('-') => {
-                let _ = write!(out, "{digits}e+{power}");
-            }
-            _ => out.push_str(&text),
-        }
-    } else {
-        let _ = write!(out, "{float}");
-    }
 }

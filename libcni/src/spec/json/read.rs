@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Number;
-
-use super::Node;
+use super::{Node, Number};
 
 /// Deepest nesting of arrays and objects. Go stops at 10,000; nobody's config is deeper than ten, and reading, printing
 /// and dropping a value each use the stack once per level.
@@ -302,16 +300,13 @@ impl Reader<'_> {
 fn number(text: &str, integer: bool) -> Number {
     if integer {
         if let Ok(n) = text.parse::<i64>() {
-            return n.into();
+            return Number::I64(n);
         }
         if let Ok(n) = text.parse::<u64>() {
-            return n.into();
+            return Number::U64(n);
         }
     }
-    // Out of range parses as infinity, which JSON cannot hold. The largest float keeps its place: it is no integer a
-    // field could want, and under a key nobody reads it must not fail the document.
-    let float = text.parse::<f64>().unwrap_or(0.0).clamp(f64::MIN, f64::MAX);
-    Number::from_f64(float).unwrap_or_else(|| 0.into())
+    Number::Other(text.into())
 }
 
 /// Appends bytes, each one that is not part of valid UTF-8 as U+FFFD (Go counts bytes, Rust's lossy conversion

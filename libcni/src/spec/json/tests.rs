@@ -177,27 +177,37 @@ fn strings_are_read_as_go_reads_them() {
 }
 
 #[test]
-fn numbers_keep_integers_exact() {
+fn numbers_keep_every_digit() {
     for (text, want) in [
-        ("0", Number::from(0)),
-        ("-0", Number::from(0)),
-        ("-12", Number::from(-12)),
-        ("9223372036854775807", Number::from(i64::MAX)),
-        ("-9223372036854775808", Number::from(i64::MIN)),
-        ("18446744073709551615", Number::from(u64::MAX)),
-        (
-            "18446744073709551616",
-            Number::from_f64(18446744073709551616.0).unwrap(),
-        ),
-        ("1.0", Number::from_f64(1.0).unwrap()),
-        ("1e2", Number::from_f64(100.0).unwrap()),
-        ("-2.5E-3", Number::from_f64(-0.0025).unwrap()),
-        ("1e400", Number::from_f64(f64::MAX).unwrap()),
-        ("-1e400", Number::from_f64(f64::MIN).unwrap()),
-        ("1e-400", Number::from_f64(0.0).unwrap()),
+        ("0", Number::I64(0)),
+        // Go reads it into an int, too.
+        ("-0", Number::I64(0)),
+        ("-12", Number::I64(-12)),
+        ("9223372036854775807", Number::I64(i64::MAX)),
+        ("-9223372036854775808", Number::I64(i64::MIN)),
+        ("9223372036854775808", Number::U64(1 << 63)),
+        ("18446744073709551615", Number::U64(u64::MAX)),
     ] {
         assert_eq!(parse(text), Node::Number(want), "{text}");
     }
+    for text in [
+        "18446744073709551616",
+        "-9223372036854775809",
+        "1.0",
+        "-0.0",
+        "1e2",
+        "-2.5E-3",
+        "1e400",
+        "123456789012345678901234567890.5",
+    ] {
+        assert_eq!(parse(text), Node::Number(Number::Other(text.into())));
+        assert_eq!(parse(text).write_compact(), text);
+    }
+    let digits = "9".repeat(1 << 20);
+    assert_eq!(parse(&digits).write_compact(), digits);
+    assert_eq!(Number::from(u64::MAX).as_u64(), Some(u64::MAX));
+    assert_eq!(Number::from(5u64), Number::I64(5));
+    assert_eq!(Number::I64(-1).as_u64(), None);
 }
 
 #[test]
@@ -260,31 +270,6 @@ fn strings_are_escaped_as_go_escapes_them() {
 }
 
 #[test]
-fn numbers_are_printed_as_go_prints_them() {
-    for (text, want) in [
-        ("1", "1"),
-        ("-0", "0"),
-        ("18446744073709551615", "18446744073709551615"),
-        ("1.0", "1"),
-        ("-0.0", "-0"),
-        ("1.5", "1.5"),
-        ("1e2", "100"),
-        ("1e20", "100000000000000000000"),
-        ("123456789012345680000", "123456789012345680000"),
-        ("1e21", "1e+21"),
-        ("-1.25e30", "-1.25e+30"),
-        ("0.000001", "0.000001"),
-        ("0.0000001", "1e-7"),
-        ("1.5e-9", "1.5e-9"),
-        ("5e-324", "5e-324"),
-        ("0.1", "0.1"),
-        ("3.4028234663852886e38", "3.4028234663852886e+38"),
-    ] {
-        assert_eq!(parse(text).write_compact(), want, "{text}");
-    }
-}
-
-#[test]
 fn sorted_as_a_go_map() {
     let mut node = parse(r#"{"b":1,"a":{"z":1,"B":2,"z":3},"b":[{"y":1,"x":2}],"A":0}"#);
     node.sort_keys();
@@ -318,11 +303,8 @@ fn any_node() -> impl Strategy<Value = Node> {
         any::<bool>().prop_map(Node::Bool),
         any::<i64>().prop_map(Node::from),
         any::<u64>().prop_map(Node::from),
-        any::<f64>()
-            .prop_filter_map("finite, and not an integer by another name", |f| {
-                Number::from_f64(f).filter(|_| f.fract() != 0.0)
-            })
-            .prop_map(Node::Number),
+        "-?(0|[1-9][0-9]{0,3})\\.[0-9]{1,3}([eE][+-]?[0-9]{1,2})?"
+            .prop_map(|text| Node::Number(Number::Other(text.into()))),
         any::<String>().prop_map(Node::String),
         "[<>&\u{2028}\u{2029}\\\\\"\0-\u{20}]{0,6}".prop_map(Node::String),
     ];
@@ -334,18 +316,19 @@ fn any_node() -> impl Strategy<Value = Node> {
     })
 }
 
-/// Whether `serde_json` read the same. Keys are sorted and unique on both sides; floats may differ in the last place
-/// (its reader is not exact by default, ours is), and `-0` is the integer 0 here, as for a Go field.
+/// Whether `serde_json` read the same. Keys are sorted and unique on both sides; its floats may be off by the
+/// last place, and its `-0` is a float.
 fn same(ours: &Node, theirs: &serde_json::Value) -> bool {
     use serde_json::Value;
     match (ours, theirs) {
         (Node::Null, Value::Null) => true,
         (Node::Bool(a), Value::Bool(b)) => a == b,
-        (Node::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => {
-            let (a, b) = (a.as_f64().unwrap(), b.as_f64().unwrap());
+        (Node::Number(Number::Other(text)), Value::Number(b)) => {
+            let (a, b) = (text.parse::<f64>().unwrap(), b.as_f64().unwrap());
             (a - b).abs() <= a.abs() * 4.0 * f64::EPSILON
         }
-        (Node::Number(a), Value::Number(b)) => a == b,
+        (Node::Number(Number::I64(0)), Value::Number(b)) => b.as_f64() == Some(0.0),
+        (Node::Number(a), Value::Number(b)) => (a.as_i64(), a.as_u64()) == (b.as_i64(), b.as_u64()),
         (Node::String(a), Value::String(b)) => a == b,
         (Node::Array(a), Value::Array(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))

@@ -107,7 +107,7 @@ fn wrong_types_name_key_value_and_what_is_allowed() {
         ),
         (
             with(r#"{"a":1.0}"#, |f| f.i64("a").map(drop)),
-            r#""a" is a number (1); allowed: an integer"#,
+            r#""a" is a number (1.0); allowed: an integer"#,
         ),
         (
             with(r#"{"a":18446744073709551615}"#, |f| f.i64("a").map(drop)),
