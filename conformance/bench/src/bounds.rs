@@ -2,7 +2,9 @@
 //! differ from machine to machine and hour to hour.
 
 use Measure::{Fact, GrowthOverFloor, OverFloor, OverOwn, OverReference};
+use Part::{Burst, Crowd, Dual, Footprint, Sequential, Store};
 
+use crate::args::Part;
 use crate::ground::Who;
 use crate::measure::{burst, crowd, dual, footprint, sequential, store};
 use crate::report::Report;
@@ -10,6 +12,8 @@ use crate::report::Report;
 /// A promise about `ours`.
 #[derive(Debug)]
 pub struct Bound {
+    /// The measurements it needs.
+    pub part: Part,
     pub work: &'static str,
     pub measure: Measure,
     /// The largest value that passes.
@@ -40,66 +44,32 @@ pub enum Verdict {
     Unknown,
 }
 
+#[rustfmt::skip] // A table.
 pub const BOUNDS: &[Bound] = &[
-    bound("ADD", OverFloor(sequential::ADD), 1.6),
-    bound("ADD", OverReference(sequential::ADD), 0.20),
-    bound("ADD, ipMasq", OverFloor(sequential::ADD_MASQ), 2.0),
-    bound("ADD, ipMasq", OverReference(sequential::ADD_MASQ), 0.10),
-    bound("DEL", OverFloor(sequential::DEL), 1.15),
-    bound("DEL, ipMasq", OverFloor(sequential::DEL_MASQ), 1.15),
-    bound("110 ADDs at once, ipMasq", OverFloor(burst::ADD_ALL), 2.0),
-    bound(
-        "110 ADDs at once, ipMasq",
-        OverReference(burst::ADD_ALL),
-        0.12,
-    ),
-    bound(
-        "host-local ADD, 60,000 reserved",
-        OverOwn(store::ADD_FULL, store::ADD_EMPTY),
-        1.3,
-    ),
-    bound(
-        "host-local DEL, 60,000 reserved",
-        OverOwn(store::DEL_FULL, store::DEL_EMPTY),
-        1.3,
-    ),
-    bound(
-        "ADD at 1,000 pods",
-        GrowthOverFloor(crowd::LAST, crowd::FIRST),
-        1.2,
-    ),
-    bound(
-        "ADD, dual-stack",
-        OverOwn(dual::ADD_DUAL, dual::ADD_V4),
-        1.3,
-    ),
-    bound("addresses not usable at return", Fact(dual::UNUSABLE), 0.0),
-    bound("peak RSS, KiB", Fact(footprint::PEAK_RSS_KIB), 3.0 * 1024.0),
-    bound(
-        "largest executable, KiB",
-        Fact(footprint::SIZE_KIB),
-        1.6 * 1024.0,
-    ),
-    bound(
-        "executables that are not static",
-        Fact(footprint::DYNAMIC),
-        0.0,
-    ),
-    bound("system calls in an ADD", Fact(footprint::SYSCALLS), 150.0),
-    bound(
-        "system calls in an ADD, ipMasq",
-        Fact(footprint::SYSCALLS_MASQ),
-        150.0,
-    ),
-    bound(
-        "programs executed by an ADD or DEL",
-        Fact(footprint::EXECS),
-        0.0,
-    ),
+    bound(Sequential, "ADD", OverFloor(sequential::ADD), 1.6),
+    bound(Sequential, "ADD", OverReference(sequential::ADD), 0.20),
+    bound(Sequential, "ADD, ipMasq", OverFloor(sequential::ADD_MASQ), 2.0),
+    bound(Sequential, "ADD, ipMasq", OverReference(sequential::ADD_MASQ), 0.10),
+    bound(Sequential, "DEL", OverFloor(sequential::DEL), 1.15),
+    bound(Sequential, "DEL, ipMasq", OverFloor(sequential::DEL_MASQ), 1.15),
+    bound(Burst, "110 ADDs at once, ipMasq", OverFloor(burst::ADD_ALL), 2.0),
+    bound(Burst, "110 ADDs at once, ipMasq", OverReference(burst::ADD_ALL), 0.12),
+    bound(Store, "host-local ADD, 60,000 reserved", OverOwn(store::ADD_FULL, store::ADD_EMPTY), 1.3),
+    bound(Store, "host-local DEL, 60,000 reserved", OverOwn(store::DEL_FULL, store::DEL_EMPTY), 1.3),
+    bound(Crowd, "ADD at 1,000 pods", GrowthOverFloor(crowd::LAST, crowd::FIRST), 1.2),
+    bound(Dual, "ADD, dual-stack", OverOwn(dual::ADD_DUAL, dual::ADD_V4), 1.3),
+    bound(Dual, "addresses not usable at return", Fact(dual::UNUSABLE), 0.0),
+    bound(Footprint, "peak RSS, KiB", Fact(footprint::PEAK_RSS_KIB), 3.0 * 1024.0),
+    bound(Footprint, "largest executable, KiB", Fact(footprint::SIZE_KIB), 1.6 * 1024.0),
+    bound(Footprint, "executables that are not static", Fact(footprint::DYNAMIC), 0.0),
+    bound(Footprint, "system calls in an ADD", Fact(footprint::SYSCALLS), 150.0),
+    bound(Footprint, "system calls in an ADD, ipMasq", Fact(footprint::SYSCALLS_MASQ), 150.0),
+    bound(Footprint, "programs executed by an ADD or DEL", Fact(footprint::EXECS), 0.0),
 ];
 
-const fn bound(work: &'static str, measure: Measure, limit: f64) -> Bound {
+const fn bound(part: Part, work: &'static str, measure: Measure, limit: f64) -> Bound {
     Bound {
+        part,
         work,
         measure,
         limit,
@@ -155,12 +125,14 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::{Bound, Measure, Verdict};
+    use crate::args::Part;
     use crate::ground::Who;
     use crate::report::Report;
 
     #[test]
     fn a_bound_passes_fails_or_is_unknown() {
         let bound = Bound {
+            part: Part::Sequential,
             work: "x",
             measure: Measure::OverFloor("x"),
             limit: 1.5,

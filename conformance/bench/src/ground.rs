@@ -102,7 +102,7 @@ impl Ground {
         }
         let plugins = |dir: &Path| -> Option<PathBuf> {
             let dir = fs::canonicalize(dir).ok()?;
-            ["bridge", "host-local"]
+            ["bridge", "host-local", "loopback"]
                 .iter()
                 .all(|name| dir.join(name).is_file())
                 .then_some(dir)

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::bounds::{self, Verdict};
+use crate::bounds::{Bound, Verdict};
 use crate::ground::Who;
 use crate::stats::Samples;
 
@@ -102,14 +102,14 @@ impl Report {
     }
 
     /// `machine` as [`crate::machine::describe`] makes it.
-    pub fn print(&self, format: Format, machine: &Value) -> String {
+    pub fn print(&self, format: Format, machine: &Value, bounds: &[&Bound]) -> String {
         let mut text = self.times().print(format);
         if !self.facts.is_empty() {
             text += "\n";
             text += &self.other_figures().print(format);
         }
         text += "\n";
-        text += &self.verdicts().print(format);
+        text += &self.verdicts(bounds).print(format);
         let of = |key| {
             machine
                 .get(key)
@@ -125,7 +125,7 @@ impl Report {
     }
 
     /// `machine` is put in as it is.
-    pub fn to_json(&self, machine: &Value) -> Value {
+    pub fn to_json(&self, machine: &Value, bounds: &[&Bound]) -> Value {
         let by_who = |value: &dyn Fn(Who) -> Option<Value>| -> Value {
             let object: Map<_, _> = Who::ALL
                 .iter()
@@ -143,7 +143,7 @@ impl Report {
         let facts: Vec<Value> = self.facts.iter().map(|fact| {
             json!({ "name": fact.name, "values": by_who(&|who| self.fact(fact.name, who).map(Value::from)) })
         }).collect();
-        let bounds: Vec<Value> = bounds::BOUNDS
+        let bounds: Vec<Value> = bounds
             .iter()
             .map(|bound| {
                 json!({
@@ -224,9 +224,9 @@ impl Report {
         table
     }
 
-    fn verdicts(&self) -> Table {
+    fn verdicts(&self, bounds: &[&Bound]) -> Table {
         let mut table = Table::new(&["bound", "measure", "value", "limit", "verdict"]);
-        for bound in bounds::BOUNDS {
+        for bound in bounds {
             let verdict = bound.verdict(self);
             let number = |value: f64| {
                 if value >= 100.0 {
