@@ -263,7 +263,7 @@ fn read_stdin() -> Result<Vec<u8>, CniError> {
 fn versions<P: Plugin>() -> String {
     let supported: Vec<String> = P::VERSIONS.iter().map(|v| v.as_str().to_owned()).collect();
     let answer = Node::obj()
-        .put("cniVersion", Version::LATEST.as_str())
+        .put("cniVersion", Version::CURRENT.as_str())
         .put("supportedVersions", supported.as_slice());
     format!("{}\n", answer.build().write_compact())
 }

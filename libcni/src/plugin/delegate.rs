@@ -3,7 +3,6 @@
 //! A delegate is a *name* looked up in `CNI_PATH`, never a path: a configuration must not be able to run
 //! any file of the host (CVE-2021-20206).
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -13,6 +12,7 @@ use std::time::Duration;
 
 use super::signal;
 use crate::spec::error::{CniError, Code};
+use crate::spec::Verb;
 use crate::spec::json::Node;
 
 /// How often a delegate that is being replaced (`ETXTBSY`) is tried, and the pause in between.
@@ -59,7 +59,7 @@ pub fn find(name: &str, path: &[String]) -> Result<PathBuf, CniError> {
 /// # Errors
 /// The delegate's own error object as it stands; or, where it printed none, code 999 with its exit status
 /// or signal and its stderr. The spec has no code 0, which the reference prints there.
-pub fn exec(file: &Path, verb: &str, stdin: &[u8]) -> Result<Vec<u8>, CniError> {
+pub fn exec(file: &Path, verb: Verb, stdin: &[u8]) -> Result<Vec<u8>, CniError> {
     let output = spawn(file, verb, stdin).map_err(|e| {
         CniError::new(
             Code::Io,
@@ -74,7 +74,7 @@ pub fn exec(file: &Path, verb: &str, stdin: &[u8]) -> Result<Vec<u8>, CniError> 
     Err(failure(file, &output))
 }
 
-fn spawn(file: &Path, verb: &str, stdin: &[u8]) -> std::io::Result<Output> {
+fn spawn(file: &Path, verb: Verb, stdin: &[u8]) -> std::io::Result<Output> {
     // A file rather than a pipe: neither side can block on the other, so no thread is needed.
     let mut input = memfd()?;
     input.write_all(stdin)?;
@@ -82,7 +82,7 @@ fn spawn(file: &Path, verb: &str, stdin: &[u8]) -> std::io::Result<Output> {
         input.seek(SeekFrom::Start(0))?;
         let mut command = Command::new(file);
         command
-            .env("CNI_COMMAND", OsString::from(verb))
+            .env("CNI_COMMAND", verb.as_str())
             .stdin(Stdio::from(input.try_clone()?))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -124,7 +124,7 @@ fn failure(file: &Path, output: &Output) -> CniError {
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
     if !stdout.trim().is_empty() {
-        return match Node::parse(&output.stdout).ok().and_then(|n| CniError::from_node(&n)) {
+        return match Node::parse(&output.stdout).ok().and_then(|n| CniError::from_node(&n).ok()) {
             Some(error) => error,
             None => CniError::new(
                 Code::Internal,

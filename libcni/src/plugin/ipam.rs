@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::{Call, delegate, suite};
-use crate::spec::error::{CniError, Code};
+use crate::spec::error::CniError;
 use crate::spec::json::Node;
 use crate::spec::result::CniResult;
-use crate::store::{self, IpamConf, Range};
+use crate::spec::{Attachment, Verb};
+use crate::store::{IpamConf, Lease, NetDir, Range};
 
 /// The IPAM that this suite brings along.
 const OWN: &str = "host-local";
@@ -22,16 +23,6 @@ pub enum Ipam {
     InProcess,
     /// Any other executable of `CNI_PATH`.
     Executable(PathBuf),
-}
-
-/// What ADD was given.
-#[derive(Debug, Default)]
-pub struct Lease {
-    /// Addresses, routes and DNS.
-    pub result: CniResult,
-    /// Whether some address may have belonged to another pod since boot, so that neighbours and connection
-    /// tracking may remember it.
-    pub reused: bool,
 }
 
 impl Ipam {
@@ -70,29 +61,139 @@ impl Ipam {
     /// # Errors
     /// The IPAM's own.
     pub fn add(&self, call: &Call) -> Result<Lease, CniError> {
+        let file = match self {
+            Self::InProcess => return Ok(conf(call)?.add(call.attachment()?)?),
+            Self::Executable(file) => file,
+        };
+        let result = delegate::exec(file, Verb::Add, &call.stdin).and_then(|printed| {
+            let node = if printed.is_empty() {
+                Node::Null
+            } else {
+                Node::parse(&printed)?
+            };
+            CniResult::parse(&node, call.version())
+        });
+        if result.is_err()
+            && let Err(e) = delegate::exec(file, Verb::Del, &call.stdin)
+        {
+            eprintln!("undo: release after a failed ADD: {e}");
+        }
+        // Nobody knows what a foreign IPAM gave to whom before.
+        result.map(|result| Lease {
+            result,
+            reused: true,
+        })
+    }
+
+    /// Takes [`Ipam::add`] back: exactly the addresses of that lease.
+    ///
+    /// # Errors
+    /// The IPAM's own, as text for the log.
+    pub fn undo_add(&self, call: &Call, lease: &[IpAddr]) -> Result<(), String> {
         match self {
-            Self::InProcess => {
-                let conf = IpamConf::parse(&call.node, &call.env.args, call.version())?;
-                let lease = store::add(&conf, call.network(), &call.attachment()?)?;
-                Ok(Lease {
-                    result: lease.result,
-                    reused: lease.reused,
-                })
-            }
-            Self::Executable(file) => {
-                let lease = delegate::exec(file, "ADD", &call.stdin)
-                    .and_then(|printed| parse(call, &printed))
-                    .map(|result| Lease {
-                        result,
-                        reused: true,
-                    });
-                if lease.is_err() {
-                    if let Err(e) = delegate::exec(file, "DEL", &call.stdin) {
-                        eprintln!("undo: release after a failed ADD: {e}");
-                    }
-                }
-                lease
-            }
+            Self::InProcess => NetDir::of(&call.node)
+                .and_then(|dir| Ok(dir.release_only(call.attachment()?, lease)?))
+                .map_err(|e| e.to_string()),
+            Self::Executable(_) => self.del(call).map_err(|e| e.to_string()),
         }
     }
+
+    /// Releases whatever the attachment holds.
+    ///
+    /// # Errors
+    /// The IPAM's own.
+    pub fn del(&self, call: &Call) -> Result<(), CniError> {
+        match self {
+            Self::InProcess => {
+                NetDir::of(&call.node)?.release(call.attachment()?, || ())?;
+                Ok(())
+            }
+            Self::Executable(file) => run(file, Verb::Del, call),
+        }
+    }
+
+    /// Whether the attachment still holds what it was given.
+    ///
+    /// # Errors
+    /// The IPAM's own.
+    pub fn check(&self, call: &Call) -> Result<(), CniError> {
+        match self {
+            Self::InProcess => Ok(conf(call)?.dir.check(call.attachment()?)?),
+            Self::Executable(file) => run(file, Verb::Check, call),
+        }
+    }
+
+    /// Whether it could serve an ADD.
+    ///
+    /// # Errors
+    /// The IPAM's own.
+    pub fn status(&self, call: &Call) -> Result<(), CniError> {
+        match self {
+            Self::InProcess => Ok(conf(call)?.status()?),
+            Self::Executable(file) => run(file, Verb::Status, call),
+        }
+    }
+
+    /// Frees what no attachment in `valid` holds.
+    ///
+    /// # Errors
+    /// The IPAM's own.
+    pub fn gc(&self, call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
+        match self {
+            Self::InProcess => {
+                let told = |ip| eprintln!("gc: freed {ip}");
+                NetDir::of(&call.node)?.gc(valid, told, || ())?;
+                Ok(())
+            }
+            Self::Executable(file) => run(file, Verb::Gc, call),
+        }
+    }
+
+    /// The addresses the attachment holds; empty where only the foreign IPAM knows.
+    #[must_use]
+    pub fn held(&self, call: &Call) -> Vec<IpAddr> {
+        let held = || Ok::<_, CniError>(NetDir::of(&call.node)?.held(call.attachment()?)?);
+        match self {
+            Self::InProcess => held().unwrap_or_default(),
+            Self::Executable(_) => Vec::new(),
+        }
+    }
+
+    /// Every range addresses come from; `None` where only the foreign IPAM knows.
+    ///
+    /// # Errors
+    /// An invalid configuration.
+    pub fn ranges(&self, call: &Call) -> Result<Option<Vec<Range>>, CniError> {
+        match self {
+            Self::InProcess => Ok(Some(conf(call)?.ranges().cloned().collect())),
+            Self::Executable(_) => Ok(None),
+        }
+    }
+
+    /// Runs `last` if the attachment is the only one that holds anything in this network. No ADD can come in
+    /// between: the reservations are locked meanwhile.
+    ///
+    /// # Errors
+    /// The reservations cannot be read; or `last`'s own.
+    pub fn when_sole<E: Into<CniError>>(
+        &self,
+        call: &Call,
+        last: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(), CniError> {
+        match self {
+            Self::InProcess => match NetDir::of(&call.node)?.when_sole(call.attachment()?, last)? {
+                Some(outcome) => outcome.map_err(Into::into),
+                None => Ok(()),
+            },
+            Self::Executable(_) => Ok(()),
+        }
+    }
+}
+
+fn conf(call: &Call) -> Result<IpamConf, CniError> {
+    IpamConf::parse(&call.node, &call.env.args, call.version())
+}
+
+fn run(file: &std::path::Path, verb: Verb, call: &Call) -> Result<(), CniError> {
+    delegate::exec(file, verb, &call.stdin).map(drop)
 }

@@ -9,7 +9,7 @@ use libcni::firewall::{masquerade, spoof};
 use libcni::kernel::link::{self, Link, VethSpec};
 use libcni::kernel::mac::Mac;
 use libcni::kernel::{addr, conntrack, neigh, nft, route, sysctl};
-use libcni::nl::{Batch, NlError, Socket};
+use libcni::nl::{Batch, NlError, ROUTE, Socket};
 use libcni::plugin::ipam::{Ipam, Lease};
 use libcni::plugin::{Call, Undo, identity, signal};
 use libcni::spec::error::{CniError, Code};
@@ -33,7 +33,7 @@ pub fn add(call: &Call) -> Result<CniResult, CniError> {
     let netns = call.netns()?;
     let attachment = call.attachment()?;
     let mut undo = Undo::new();
-    let mut host = Socket::open_route()?;
+    let mut host = Socket::open(ROUTE)?;
     let mtu = match conf.mtu {
         Mtu::Default => None,
         Mtu::Bytes(bytes) => Some(bytes),
@@ -66,18 +66,18 @@ pub fn add(call: &Call) -> Result<CniResult, CniError> {
     };
     let mut pod = netns.enter(|| -> Result<Socket, CniError> {
         write_pod_sysctls(&conf, &attachment.ifname, &layer3)?;
-        Ok(Socket::open_route()?)
+        Ok(Socket::open(ROUTE)?)
     })??;
     let pod_index = configure(&conf, &attachment.ifname, &mut pod, &layer3)?;
 
     let gateway_link = gateway::ensure(&mut host, &conf, &bridge, &layer3)?;
     if conf.ip_masq && ipam.is_some() {
-        let mut nft = nft::Socket::open()?;
+        let mut nft = Netfilter::open()?;
         match ipam.as_ref().and_then(Ipam::ranges) {
             Some(ranges) => masquerade::ensure_network(&mut nft, call.network(), &ranges)?,
             None => {
                 undo.push("masquerade", || {
-                    let mut nft = nft::Socket::open().map_err(|e| e.to_string())?;
+                    let mut nft = Netfilter::open().map_err(|e| e.to_string())?;
                     masquerade::remove_pod(&mut nft, call.network(), &attachment)
                         .map_err(|e| e.to_string())
                 });
@@ -169,7 +169,7 @@ fn connect(
         }
         let made = name.clone();
         undo.push("veth pair", move || {
-            let mut host = Socket::open_route().map_err(|e| e.to_string())?;
+            let mut host = Socket::open(ROUTE).map_err(|e| e.to_string())?;
             host.run(&Batch::from(link::del_by_name(made.as_str())))
                 .map_err(|e| e.to_string())
         });
@@ -179,9 +179,9 @@ fn connect(
         bridge::accept_no_ra(&name)?;
         vlan::set_port(host, &conf.vlans, &name)?;
         if conf.macspoofchk {
-            let mut nft = nft::Socket::open()?;
+            let mut nft = Netfilter::open()?;
             undo.push("MAC filter", move || {
-                let mut nft = nft::Socket::open().map_err(|e| e.to_string())?;
+                let mut nft = Netfilter::open().map_err(|e| e.to_string())?;
                 spoof::remove(&mut nft, attachment).map_err(|e| e.to_string())
             });
             spoof::add(&mut nft, call.network(), attachment, name.as_str(), pod_mac)?;

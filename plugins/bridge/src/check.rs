@@ -4,7 +4,7 @@ use libcni::firewall::{masquerade, spoof};
 use libcni::kernel::link::{self, Link};
 use libcni::kernel::mac::Mac;
 use libcni::kernel::{addr, nft, route};
-use libcni::nl::Socket;
+use libcni::nl::{ROUTE, Socket};
 use libcni::plugin::Call;
 use libcni::plugin::ipam::Ipam;
 use libcni::spec::error::{CniError, Code};
@@ -46,7 +46,7 @@ pub fn check(call: &Call) -> Result<(), CniError> {
             )
         })?;
 
-    let mut host = Socket::open_route()?;
+    let mut host = Socket::open(ROUTE)?;
     let bridge = present(&mut host, conf.bridge.as_str(), "on the node")?;
     bridge::require_bridge(&bridge)?;
     if let Some(told) = prev.interfaces.iter().find(|i| i.name == bridge.name && i.sandbox.is_empty()) {
@@ -59,7 +59,7 @@ pub fn check(call: &Call) -> Result<(), CniError> {
         ));
     }
 
-    let mut pod = netns.enter(Socket::open_route)??;
+    let mut pod = netns.enter(|| Socket::open(ROUTE))??;
     let link = present(&mut pod, ifname, "in the pod")?;
     if link.kind.as_deref() != Some("veth") {
         return Err(differs(format!("{ifname} in the pod is not a veth"), ""));
@@ -188,7 +188,7 @@ fn check_filters(
         return Ok(());
     }
     let attachment = call.attachment()?;
-    let mut nft = nft::Socket::open()?;
+    let mut nft = Netfilter::open()?;
     if conf.macspoofchk {
         let port = prev.interfaces.get(1).map(|i| i.name.as_str()).unwrap_or_default();
         spoof::check(&mut nft, attachment, port, pod_end.mac.unwrap_or_default())?;

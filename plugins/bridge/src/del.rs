@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use libcni::firewall::{legacy, masquerade, spoof};
 use libcni::kernel::{conntrack, link, neigh, nft};
-use libcni::nl::{Batch, NlError, Socket};
+use libcni::nl::{Batch, NlError, ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
 use libcni::plugin::{Call, Gather, identity};
 use libcni::spec::Attachment;
@@ -34,7 +34,7 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     if let (Some(NEEDS_LINK), Some(ipam)) = (ipam_name, &ipam) {
         released = gather.note(ipam.del(call)).is_some();
     }
-    let mut host = Socket::open_route()?;
+    let mut host = Socket::open(ROUTE)?;
     // While the link stands its address must not be given away: stop here, the runtime will try again.
     remove_link(call, attachment, &mut host)?;
     forget_neighbours(call, &mut host, &addresses, &mut gather);
@@ -68,7 +68,7 @@ fn remove_filters(
     gather: &mut Gather,
 ) -> Option<nft::Socket> {
     // Without nf_tables in the kernel there is nothing to remove.
-    let mut nft = nft::Socket::open().ok()?;
+    let mut nft = Netfilter::open().ok()?;
     let net = call.network();
     gather.note(spoof::remove(&mut nft, attachment));
     gather.note(masquerade::remove_pod(&mut nft, net, attachment));
@@ -94,7 +94,7 @@ fn remove_link(call: &Call, attachment: &Attachment, host: &mut Socket) -> Resul
     let Some(netns) = call.netns_if_alive()? else {
         return Ok(());
     };
-    let mut pod = netns.enter(Socket::open_route)??;
+    let mut pod = netns.enter(|| Socket::open(ROUTE))??;
     match link::get(&mut pod, attachment.ifname.as_str())? {
         Some(link) => delete(&mut pod, link.index),
         None => Ok(()),

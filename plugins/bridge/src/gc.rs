@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use libcni::firewall::{masquerade, spoof};
 use libcni::kernel::{link, nft};
-use libcni::nl::{Batch, Socket};
+use libcni::nl::{Batch, ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
 use libcni::plugin::{Call, Gather, identity};
 use libcni::spec::Attachment;
@@ -14,7 +14,7 @@ use libcni::spec::error::CniError;
 pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     let mut gather = Gather::new();
     let net = call.network();
-    let mut host = Socket::open_route()?;
+    let mut host = Socket::open(ROUTE)?;
     let wanted: HashSet<String> = valid.iter().map(|a| identity::alias(net, a)).collect();
     // The one place that lists links: the hot verbs know their names.
     let ours = gather.note(link::list(&mut host, "veth")).unwrap_or_default();
@@ -35,7 +35,7 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
             gather.note(ipam.gc(call, valid));
         }
     }
-    if let Ok(mut nft) = nft::Socket::open() {
+    if let Ok(mut nft) = Netfilter::open() {
         gather.note(spoof::gc(&mut nft, net, valid));
         gather.note(masquerade::gc(&mut nft, net, valid));
         if valid.is_empty() {

@@ -69,11 +69,7 @@ pub fn layer3(conf: &Conf, result: &mut CniResult) -> Result<Layer3, CniError> {
             is_default(r.dst) && r.table.is_none() && r.dst.is_ipv4() == gateway.is_ipv4()
         });
         if conf.is_default_gateway && !had {
-            defaults.push(Route {
-                dst: default_route(gateway),
-                gw: Some(gateway),
-                ..Route::default()
-            });
+            defaults.push(Route::new(default_route(gateway), Some(gateway)));
         }
     }
     result.routes.extend(defaults);

@@ -1,7 +1,7 @@
 //! STATUS: could ADD succeed now? Runtimes ask every few seconds, so it only reads.
 
 use libcni::kernel::link;
-use libcni::nl::Socket;
+use libcni::nl::{ROUTE, Socket};
 use libcni::plugin::Call;
 use libcni::plugin::ipam::Ipam;
 use libcni::spec::error::{CniError, Code};
@@ -12,7 +12,7 @@ use crate::conf::Conf;
 /// The configuration, the bridge's name, and the IPAM's own answer.
 pub fn status(call: &Call) -> Result<(), CniError> {
     let conf = Conf::parse(call).map_err(not_available)?;
-    let mut host = Socket::open_route()?;
+    let mut host = Socket::open(ROUTE)?;
     if let Some(link) = link::get(&mut host, conf.bridge.as_str())? {
         bridge::require_bridge(&link).map_err(not_available)?;
     }

@@ -1,7 +1,7 @@
 //! What each verb does to `lo`.
 
 use libcni::kernel::{addr, link};
-use libcni::nl::{Batch, Socket};
+use libcni::nl::{Batch, ROUTE, Socket};
 use libcni::plugin::Call;
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::result::{CniResult, Interface, IpConfig};
@@ -12,7 +12,7 @@ const LO: &str = "lo";
 
 /// Up; the result is `prevResult`, or `lo` itself.
 pub fn add(call: &Call) -> Result<CniResult, CniError> {
-    let mut pod = call.netns()?.enter(Socket::open_route)??;
+    let mut pod = call.netns()?.enter(|| Socket::open(ROUTE))??;
     pod.run(&Batch::from(link::up(LO_INDEX)))?;
     if let Some(prev) = call.conf.prev()? {
         return Ok(prev);
@@ -50,13 +50,13 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     let Some(netns) = call.netns_if_alive()? else {
         return Ok(());
     };
-    let mut pod = netns.enter(Socket::open_route)??;
+    let mut pod = netns.enter(|| Socket::open(ROUTE))??;
     Ok(pod.run(&Batch::from(link::down(LO_INDEX)))?)
 }
 
 /// Still up?
 pub fn check(call: &Call) -> Result<(), CniError> {
-    let mut pod = call.netns()?.enter(Socket::open_route)??;
+    let mut pod = call.netns()?.enter(|| Socket::open(ROUTE))??;
     if link::get(&mut pod, LO)?.is_some_and(|lo| lo.is_up()) {
         return Ok(());
     }
