@@ -1,1 +1,1 @@
-//! (being written)
+//! Conntrack entries. (being written)

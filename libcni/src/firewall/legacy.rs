@@ -1,0 +1,1 @@
+//! What the Go plugins left.

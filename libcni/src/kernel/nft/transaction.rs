@@ -1,0 +1,72 @@
+//! Changes that happen together or not at all.
+
+use super::{Netfilter, SUBSYS};
+use crate::nl::{Batch, Message, NlError};
+
+const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
+const NFNL_MSG_BATCH_END: u16 = 0x11;
+const NFNL_BATCH_GENID: u16 = 1;
+
+/// A batch of nf_tables changes, atomic: packets and readers see all of it or nothing.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    changes: Vec<Message>,
+    generation: Option<u32>,
+}
+
+impl Transaction {
+    /// An empty one.
+    pub fn new() -> Transaction {
+        Transaction::default()
+    }
+
+    /// One that is refused with ERESTART if anything in this namespace's rules changed since `generation` was read
+    /// ([`Netfilter::generation`]): the way to delete what a look found to be unused. Linux 4.10; older kernels do
+    /// not compare.
+    pub fn at_generation(generation: u32) -> Transaction {
+        Transaction {
+            changes: Vec::new(),
+            generation: Some(generation),
+        }
+    }
+
+    /// Adds a change behind the others; later ones may refer to what earlier ones make.
+    pub fn push(&mut self, change: Message) {
+        self.changes.push(change);
+    }
+
+    /// Is there nothing to do?
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Sends it, in one system call; an empty one is not sent. On error nothing has changed, and the error's step is
+    /// that of the first change the kernel refused. A refused transaction whose first changes were fine costs a grace
+    /// period (about 15 ms) before this returns.
+    pub fn commit(self, netfilter: &mut Netfilter) -> Result<(), NlError> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let mut begin = edge(NFNL_MSG_BATCH_BEGIN, "begin an nf_tables transaction");
+        if let Some(generation) = self.generation {
+            begin = begin.be32(NFNL_BATCH_GENID, generation);
+        }
+        let mut batch = Batch::from(begin);
+        let last = self.changes.len() - 1;
+        for (n, change) in self.changes.into_iter().enumerate() {
+            // The kernel reports each refused change by itself; success needs to be heard only once.
+            batch.push(if n == last { change } else { change.unacked() });
+        }
+        batch.push(edge(NFNL_MSG_BATCH_END, "commit an nf_tables transaction"));
+        netfilter.socket()?.run(&batch)
+    }
+}
+
+/// `NFNL_MSG_BATCH_BEGIN` or `_END`. Without an ack: before Linux 6.10 the kernel answers such a request wrongly.
+fn edge(kind: u16, step: &'static str) -> Message {
+    // struct nfgenmsg: the subsystem goes into res_id, big endian.
+    let [high, low] = (SUBSYS >> 8).to_be_bytes();
+    Message::new(kind, 0, step)
+        .header(&[0, 0, high, low])
+        .unacked()
+}
