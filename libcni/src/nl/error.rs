@@ -4,6 +4,8 @@ use std::fmt;
 
 use nix::errno::Errno;
 
+use crate::spec::error::{CniError, Code};
+
 /// A request the kernel refused, or a socket that failed.
 ///
 /// Shown as `set eth0 up: ENODEV (No such device): text of the kernel`. Decide on [`NlError::errno`],
@@ -76,3 +78,34 @@ impl fmt::Display for NlError {
 }
 
 impl std::error::Error for NlError {}
+
+impl From<NlError> for CniError {
+    fn from(error: NlError) -> Self {
+        let errno = Errno::from_raw(error.errno);
+        // Only these pass by themselves.
+        let code = match errno {
+            Errno::EAGAIN
+            | Errno::EBUSY
+            | Errno::EINTR
+            | Errno::ENOBUFS
+            | Errno::ENOMEM
+            | Errno::ETIMEDOUT => Code::TryAgain,
+            _ => Code::Internal,
+        };
+        let mut details = errno_name(error.errno);
+        if let Some(text) = &error.ext_ack {
+            details = format!("{details}: {text}");
+        }
+        let remedy = match errno {
+            Errno::EPERM | Errno::EACCES => {
+                "; the plugin needs CAP_NET_ADMIN in that network namespace"
+            }
+            Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT => {
+                "; this kernel lacks the feature, or its module is not loaded"
+            }
+            _ => "",
+        };
+        details.push_str(remedy);
+        Self::new(code, format!("{}: {}", error.step, errno.desc())).with_details(details)
+    }
+}

@@ -184,14 +184,25 @@ impl Socket {
         Err(NlError::because(step, Errno::EAGAIN as i32, why))
     }
 
-    /// Joins a multicast group (`RTNLGRP_LINK` is 1).
+    /// Joins a multicast group (`RTNLGRP_LINK` is 1). Answers and notifications share the queue; requests
+    /// go on working.
     pub fn subscribe(&mut self, group: u32) -> Result<(), NlError> {
-        // Bind first: an unbound socket has port 0, the kernel's own, and a notification is not sent
-        // back to the port that caused it.
         let step = "subscribe to kernel notifications";
-        self.inner.bind_auto().map_err(|e| NlError::io(step, &e))?;
+        // An unbound socket has port 0, the kernel's own, and a notification is not sent back to the port
+        // that caused it. The first send binds, too, and binding twice is refused.
+        if self.seq == 0 {
+            self.inner.bind_auto().map_err(|e| NlError::io(step, &e))?;
+        }
         self.inner
             .add_membership(group)
+            .map_err(|e| NlError::io(step, &e))
+    }
+
+    /// Leaves a multicast group.
+    pub fn unsubscribe(&mut self, group: u32) -> Result<(), NlError> {
+        let step = "unsubscribe from kernel notifications";
+        self.inner
+            .drop_membership(group)
             .map_err(|e| NlError::io(step, &e))
     }
 

@@ -1,0 +1,171 @@
+//! Network namespaces by path: opening, recognising, entering.
+//!
+//! A netlink socket belongs to the namespace it was opened in, so a visit is short: enter, open a
+//! [`crate::nl::Socket`], return. Source: namespaces(7), setns(2), `include/uapi/linux/magic.h`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, statfs};
+use thiserror::Error;
+
+use crate::spec::error::{CniError, Code};
+
+/// A network namespace somebody else keeps (a container runtime's `CNI_NETNS`), held open, and the way
+/// back from it.
+#[derive(Debug)]
+pub struct Netns {
+    there: File,
+    /// The namespace of the thread that opened this.
+    here: File,
+    path: PathBuf,
+}
+
+/// Why a namespace cannot be had.
+#[derive(Debug, Error)]
+pub enum NetnsError {
+    /// There is nothing at the path, or the path is empty. DEL takes it as "the pod is gone".
+    #[error("failed to Statfs {path:?}: no such file or directory")]
+    Missing {
+        /// As given.
+        path: PathBuf,
+    },
+    /// There is something else: a file left when a namespace was unmounted.
+    #[error("unknown FS magic on {path:?}: {magic:x}")]
+    NotNetns {
+        /// As given.
+        path: PathBuf,
+        /// The file system's magic number (`statfs.f_type`).
+        magic: u64,
+    },
+    /// The kernel refused a step.
+    #[error("{step} {path:?}: {source}")]
+    Io {
+        /// What was tried: "open", "enter", ...
+        step: &'static str,
+        /// Of which namespace.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+// === impl Netns ===
+
+impl Netns {
+    /// Opens the namespace at a path (`/run/netns/NAME`, `/proc/PID/ns/net`). Three system calls.
+    ///
+    /// The file system is looked at first, as the reference does: opening blindly would wait for ever on
+    /// a FIFO.
+    pub fn open(path: &Path) -> Result<Self, NetnsError> {
+        match statfs(path) {
+            Ok(fs) if matches!(fs.filesystem_type(), NSFS_MAGIC | PROC_SUPER_MAGIC) => {}
+            Ok(fs) => {
+                // f_type is a long; no file system's magic is negative or beyond 32 bits.
+                let magic = u64::try_from(fs.filesystem_type().0).unwrap_or_default();
+                return Err(NetnsError::NotNetns {
+                    path: path.into(),
+                    magic,
+                });
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {
+                return Err(NetnsError::Missing { path: path.into() });
+            }
+            Err(e) => return Err(failed("statfs", path, e.into())),
+        }
+        let there = File::open(path).map_err(|e| match e.raw_os_error().map(Errno::from_raw) {
+            // Removed between the two calls; /proc/PID/ns/net of a process that ended.
+            Some(Errno::ENOENT | Errno::ESRCH) => NetnsError::Missing { path: path.into() },
+            _ => failed("open", path, e),
+        })?;
+        let own = Path::new("/proc/thread-self/ns/net");
+        let here = File::open(own).map_err(|e| failed("open", own, e))?;
+        Ok(Self {
+            there,
+            here,
+            path: path.into(),
+        })
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Is it the very namespace that this thread was in when it opened this?
+    pub fn is_current(&self) -> bool {
+        match (inode(&self.there), inode(&self.here)) {
+            (Ok(there), Ok(here)) => there == here,
+            _ => false,
+        }
+    }
+
+    /// Device and inode: what identifies a namespace as long as somebody holds it.
+    pub fn id(&self) -> Result<(u64, u64), NetnsError> {
+        inode(&self.there).map_err(|e| failed("stat", &self.path, e))
+    }
+
+    /// Runs `visit` in the namespace and comes back, to where the thread was when it opened this; also
+    /// when `visit` panics. Two system calls. Only the calling thread moves.
+    ///
+    /// Should the way back be refused (nobody has seen it), the process aborts on a panic and gets an error
+    /// otherwise: it must not go on in the pod as if it were the node.
+    pub fn enter<R>(&self, visit: impl FnOnce() -> R) -> Result<R, NetnsError> {
+        self.go(&self.there)
+            .map_err(|e| failed("enter", &self.path, e))?;
+        let outcome = catch_unwind(AssertUnwindSafe(visit));
+        let back = self.go(&self.here);
+        match outcome {
+            Ok(value) => back
+                .map(|()| value)
+                .map_err(|e| failed("come back from", &self.path, e)),
+            Err(_) if back.is_err() => std::process::abort(),
+            Err(panic) => resume_unwind(panic),
+        }
+    }
+
+    fn go(&self, to: &File) -> io::Result<()> {
+        Ok(setns(to, CloneFlags::CLONE_NEWNET)?)
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.there.as_fd()
+    }
+}
+
+fn inode(file: &File) -> io::Result<(u64, u64)> {
+    file.metadata().map(|m| (m.dev(), m.ino()))
+}
+
+fn failed(step: &'static str, path: &Path, source: io::Error) -> NetnsError {
+    NetnsError::Io {
+        step,
+        path: path.into(),
+        source,
+    }
+}
+
+// === impl NetnsError ===
+
+impl From<NetnsError> for CniError {
+    fn from(error: NetnsError) -> Self {
+        let remedy = match &error {
+            NetnsError::Missing { .. } => {
+                "the pod is gone, or the runtime gave a path of another mount namespace"
+            }
+            NetnsError::NotNetns { .. } => {
+                "not a network namespace: a file left behind by an unmount? Remove it"
+            }
+            NetnsError::Io { .. } => "entering a namespace needs CAP_SYS_ADMIN",
+        };
+        Self::new(Code::InvalidNetns, error.to_string()).with_details(remedy)
+    }
+}
