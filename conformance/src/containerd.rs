@@ -25,7 +25,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 pub use container::Container;
-pub use machine::{Machine, namespaces_of};
+pub use machine::{Footprint, Machine};
 pub use still::Still;
 
 /// The image every container here is made of: busybox and its applets, built on the spot.
@@ -291,9 +291,9 @@ impl Node {
 
     /// Ends the node and everything in it. The answer is what that left on the machine: a line each, none if all is well.
     pub fn stop(mut self) -> Result<Vec<String>> {
-        let namespaces = machine::namespaces_of(self.pid)?;
+        let footprint = Footprint::of(self.pid, &self.name)?;
         self.end();
-        self.before.left_over(&namespaces, &self.name)
+        self.before.left_over(&footprint)
     }
 
     fn end(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::process::{Child, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -144,21 +144,54 @@ impl Container<'_> {
             .to_owned())
     }
 
-    /// Runs a program inside, as `kubectl exec` does; its standard output.
+    /// Runs one of busybox's programs inside; its standard output.
+    ///
+    /// Through the container's namespaces rather than `ctr tasks exec`, which now and then loses the output of a program
+    /// that ends at once: it stops reading when it hears of the end.
     pub fn exec(&self, argv: &[&str]) -> Result<String> {
-        static EXECS: AtomicU32 = AtomicU32::new(0);
-        let id = format!("exec-{}", EXECS.fetch_add(1, Ordering::Relaxed));
-        let mut whole = vec!["tasks", "exec", "--exec-id", &id, &self.name];
-        whole.extend_from_slice(argv);
-        self.node.ctr(&whole)
+        let target = format!("--target={}", self.pid);
+        let enter = [
+            "nsenter", &target, "--mount", "--net", "--pid", "--ipc", "--uts", "--root", "--wd",
+            "--",
+        ];
+        let whole = [
+            &enter[..],
+            &["/bin/busybox", "env", "-i", "PATH=/bin"],
+            argv,
+        ]
+        .concat();
+        self.node.run(&whole)
     }
 
-    /// Runs one of the node's programs in the container's network namespace only: `ip -j addr`, say.
+    /// Runs one of the node's programs in the container's network namespace only: `ip addr`, say.
+    pub fn run(&self, argv: &[&str]) -> Result<String> {
+        self.node.run(
+            &self
+                .in_netns(argv)
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    /// Like [`Container::run`], for programs that print JSON.
     pub fn json(&self, argv: &[&str]) -> Result<Value> {
+        self.node.json(
+            &self
+                .in_netns(argv)
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    fn in_netns(&self, argv: &[&str]) -> Vec<String> {
         let netns = format!("--net={}", self.netns_path());
-        let mut whole = vec!["nsenter", &netns, "--"];
-        whole.extend_from_slice(argv);
-        self.node.json(&whole)
+        ["nsenter", &netns, "--"]
+            .iter()
+            .chain(argv)
+            .map(|word| (*word).to_owned())
+            .collect()
     }
 
     /// Kills it and waits until the runtime is done with it: for a pod, after DEL. An error if the runtime complained.

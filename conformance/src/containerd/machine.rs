@@ -1,6 +1,7 @@
 //! What the machine itself looked like before a node, and whether the node left a trace on it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -15,6 +16,14 @@ const DIRECTORIES: [&str; 7] = [
     "/run/containerd",
     "/run/runc",
 ];
+
+/// What tells a node's processes from all others, once it is over.
+#[derive(Debug)]
+pub struct Footprint {
+    node: String,
+    /// The node's pid namespace and its containers'. Held open, or the kernel would give their numbers to the next ones.
+    pid_namespaces: BTreeMap<String, File>,
+}
 
 /// The machine's state that has to be the same after a node as before: its own links, mounts, and files.
 #[derive(Debug)]
@@ -45,9 +54,8 @@ impl Machine {
         })
     }
 
-    /// What is there now and was not, a line each: links, mounts, files, cgroups called `node`, and processes that live in
-    /// one of `namespaces` (see [`namespaces_of`]).
-    pub fn left_over(&self, namespaces: &BTreeSet<String>, node: &str) -> Result<Vec<String>> {
+    /// What is there now and was not, a line each: links, mounts, files; and the cgroups and processes of one node.
+    pub fn left_over(&self, of: &Footprint) -> Result<Vec<String>> {
         let now = Machine::now()?;
         let mut left: Vec<String> = Vec::new();
         left.extend(
@@ -68,18 +76,14 @@ impl Machine {
         for group in std::iter::once(String::new())
             .chain(names("/sys/fs/cgroup").map(|name| format!("/{name}")))
         {
-            let path = format!("/sys/fs/cgroup{group}/{node}");
+            let path = format!("/sys/fs/cgroup{group}/{}", of.node);
             if Path::new(&path).exists() {
                 left.push(format!("cgroup {path}"));
             }
         }
         for pid in pids("/proc") {
             let process = Process::read("/proc", pid);
-            if process
-                .namespaces
-                .iter()
-                .any(|namespace| namespaces.contains(namespace))
-            {
+            if of.pid_namespaces.contains_key(process.pid_namespace()) {
                 left.push(format!("process {pid} ({})", process.name));
             }
         }
@@ -87,27 +91,38 @@ impl Machine {
     }
 }
 
-/// The pid, mount and network namespaces of every process in the pid namespace of process `first` or in one below it (a
-/// container's), which is how a node is recognised from outside.
-pub fn namespaces_of(first: u32) -> Result<BTreeSet<String>> {
-    let namespaces: BTreeSet<String> = processes_of(first)?
-        .into_iter()
-        .flat_map(|process| process.namespaces)
-        .collect();
-    // What a process shares with the machine says nothing of the node.
-    let machine = Process::read("/proc", std::process::id());
-    Ok(namespaces
-        .difference(&machine.namespaces.into())
-        .cloned()
-        .collect())
+// === impl Footprint ===
+
+impl Footprint {
+    /// Of the node called `node` whose first process is `first`, by the machine's numbering, as it is now.
+    pub fn of(first: u32, node: &str) -> Result<Footprint> {
+        let mut pid_namespaces = BTreeMap::new();
+        for process in processes_of(first)? {
+            let namespace = process.pid_namespace().to_owned();
+            // A process may have ended since.
+            if let Ok(held) = File::open(format!("{}/ns/pid", process.directory)) {
+                pid_namespaces.insert(namespace, held);
+            }
+        }
+        Ok(Footprint {
+            node: node.to_owned(),
+            pid_namespaces,
+        })
+    }
+
+    /// How many containers the node had.
+    pub fn containers(&self) -> usize {
+        self.pid_namespaces.len().saturating_sub(1)
+    }
 }
 
 /// A process as some `/proc` shows it.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) name: String,
-    /// pid, mount and network namespace: `net:[4026532561]`; empty if it has ended.
-    pub(super) namespaces: [String; 3],
+    directory: String,
+    /// pid and network namespace: `net:[4026532561]`; empty if it has ended.
+    namespaces: [String; 2],
 }
 
 /// All processes of the node that process `first` began, those in its containers too. They are read from the node's own
@@ -129,15 +144,17 @@ pub(super) fn processes_of(first: u32) -> Result<Vec<Process>> {
 
 impl Process {
     fn read(proc: &str, pid: u32) -> Process {
+        let directory = format!("{proc}/{pid}");
         let namespace = |kind: &str| {
-            std::fs::read_link(format!("{proc}/{pid}/ns/{kind}"))
+            std::fs::read_link(format!("{directory}/ns/{kind}"))
                 .map(|target| target.to_string_lossy().into_owned())
                 .unwrap_or_default()
         };
-        let name = std::fs::read_to_string(format!("{proc}/{pid}/comm")).unwrap_or_default();
+        let name = std::fs::read_to_string(format!("{directory}/comm")).unwrap_or_default();
         Process {
             name: name.trim().to_owned(),
-            namespaces: ["pid", "mnt", "net"].map(namespace),
+            namespaces: ["pid", "net"].map(namespace),
+            directory,
         }
     }
 
@@ -146,8 +163,13 @@ impl Process {
         self.namespaces.iter().any(String::is_empty)
     }
 
+    fn pid_namespace(&self) -> &str {
+        let [pid_namespace, _] = &self.namespaces;
+        pid_namespace
+    }
+
     pub(super) fn netns(&self) -> &str {
-        let [_, _, netns] = &self.namespaces;
+        let [_, netns] = &self.namespaces;
         netns
     }
 }
