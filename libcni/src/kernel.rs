@@ -27,6 +27,8 @@ pub mod route;
 pub mod sysctl;
 pub mod vlan;
 
+pub use mac::Mac;
+
 use std::net::IpAddr;
 
 use crate::nl::Message;
