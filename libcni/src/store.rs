@@ -28,16 +28,28 @@
 //! # Ok(())
 //! # }
 //! ```
+mod allocate;
 mod boot;
 mod conf;
+mod dir;
 mod error;
+mod gc;
 mod index;
+mod live;
 mod lock;
+mod locked;
 mod netdir;
+mod owner;
 mod range;
+mod rebuild;
 mod resolv;
+mod status;
 
+pub use allocate::Lease;
 pub use conf::IpamConf;
 pub use error::{AllocateError, StoreError};
-pub use netdir::{Lease, NetDir};
+pub use netdir::{DEFAULT_DATA_DIR, NetDir};
 pub use range::{Range, RangeError, RangeSet, RawRange};
+
+#[cfg(test)]
+mod tests;

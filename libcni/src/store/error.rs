@@ -100,7 +100,7 @@ pub enum AllocateError {
         ip: IpAddr,
         /// The set.
         ranges: String,
-        /// First line of the reservation: whose it is.
+        /// Whose it is.
         holder: String,
     },
     /// A file could not be written.

@@ -15,9 +15,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::boot::BootId;
 
@@ -42,8 +44,18 @@ const UNSEEN_HISTORY: u64 = 2;
 pub(super) struct Index {
     file: File,
     head: Head,
-    /// Whether the file is `.podwire/index`, not memory of this process.
-    kept: bool,
+    place: Place,
+}
+
+/// Where an index is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In memory of this process.
+    Memory,
+    /// In `.podwire/index.new`.
+    New,
+    /// In `.podwire/index`.
+    Published,
 }
 
 /// What ties an index to the directory it describes, at one moment.
@@ -78,7 +90,7 @@ impl Index {
         Some(Self {
             file,
             head,
-            kept: true,
+            place: Place::Published,
         })
     }
 
@@ -99,21 +111,21 @@ impl Index {
         owners: u64,
         pages: u64,
     ) -> io::Result<Self> {
-        let file = match side {
+        let (file, place) = match side {
             Some(side) => {
-                let flags = OFlag::O_RDWR
-                    | OFlag::O_CREAT
-                    | OFlag::O_TRUNC
-                    | OFlag::O_CLOEXEC
-                    | OFlag::O_NOFOLLOW;
-                File::from(openat(
-                    side,
-                    NEW_NAME,
-                    flags,
-                    Mode::from_bits_truncate(0o600),
-                )?)
+                // Not truncated but made anew: the old one may be open.
+                match unlinkat(side, NEW_NAME, UnlinkatFlags::NoRemoveDir) {
+                    Ok(()) | Err(Errno::ENOENT) => {}
+                    Err(e) => return Err(e.into()),
+                }
+                let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+                let mode = Mode::from_bits_truncate(0o600);
+                (File::from(openat(side, NEW_NAME, flags, mode)?), Place::New)
             }
-            None => File::from(memfd_create("host-local index", MFdFlags::MFD_CLOEXEC)?),
+            None => {
+                let fd = memfd_create("host-local index", MFdFlags::MFD_CLOEXEC)?;
+                (File::from(fd), Place::Memory)
+            }
         };
         let head = Head {
             boot: boot.map_or([0; 16], |boot| boot.0),
@@ -132,17 +144,14 @@ impl Index {
         };
         file.set_len(head.file_bytes().unwrap_or(HEAD_BYTES))?;
         head.write(&file)?;
-        Ok(Self {
-            file,
-            head,
-            kept: side.is_some(),
-        })
+        Ok(Self { file, head, place })
     }
 
     /// Makes an index made by [`Index::create`] the one that [`Index::open`] finds.
-    pub(super) fn publish(&self, side: Option<&OwnedFd>) -> io::Result<()> {
-        if let Some(side) = side {
-            renameat(side, NEW_NAME, side, NEW_NAME.trim_end_matches(".new"))?;
+    pub(super) fn publish(&mut self, side: Option<&OwnedFd>) -> io::Result<()> {
+        if let (Some(side), Place::New) = (side, self.place) {
+            renameat(side, NEW_NAME, side, NAME)?;
+            self.place = Place::Published;
         }
         Ok(())
     }
@@ -184,8 +193,9 @@ impl Index {
         self.head.legacy
     }
 
+    /// Whether it is there for the next process.
     pub(super) fn is_kept(&self) -> bool {
-        self.kept
+        self.place == Place::Published
     }
 
     /// Declares the index wrong until [`Index::commit`]. To be called before the directory is changed.
@@ -208,7 +218,7 @@ impl Index {
         if owners_ok && pages_ok {
             return Ok(());
         }
-        let side = side.filter(|_| self.kept);
+        let side = side.filter(|_| self.place != Place::Memory);
         let double = |ok: bool, n: u64| if ok { n } else { n * 2 };
         let mut new = Self::with_places(
             side,
@@ -218,11 +228,13 @@ impl Index {
         )?;
         new.head.boot = self.head.boot;
         new.head.flags = self.head.flags | DIRTY;
-        new.head.legacy = self.head.legacy;
-        self.each_owner(|slot| new.put(slot))?;
+        self.each_owner(|slot| new.put(slot, false))?;
         self.each_page(|number, page| new.put_page(number, page))?;
+        new.head.legacy = self.head.legacy;
         new.head.write(&new.file)?;
-        new.publish(side)?;
+        if self.place == Place::Published {
+            new.publish(side)?;
+        }
         *self = new;
         // Growing by one doubling at a time keeps `with_places` simple; a big `more` takes several.
         self.make_room(side, more)

@@ -3,11 +3,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{IpamConf, StoreError};
+use super::StoreError;
+use super::dir::Dir;
+use super::locked::{Intent, Locked};
 use crate::spec::conf::network_name;
 use crate::spec::error::CniError;
 use crate::spec::json::{Fields, Node};
-use crate::spec::{Attachment, CniResult, NetName};
+use crate::spec::{Attachment, NetName};
 
 /// Where the reference keeps reservations if `ipam.dataDir` does not say.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
@@ -16,18 +18,8 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
 #[derive(Debug, Clone)]
 pub struct NetDir {
     path: PathBuf,
-    boot_id: PathBuf,
-    lock_wait: Duration,
-}
-
-/// What ADD got.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Lease {
-    /// One address per range set, in their order; routes and dns of the config. No interfaces.
-    pub result: CniResult,
-    /// Whether one of the addresses may have been another attachment's earlier in this boot, so that
-    /// neighbours and connection tracking may remember it. Never false if it was.
-    pub reused: bool,
+    pub(super) boot_id: PathBuf,
+    pub(super) lock_wait: Duration,
 }
 
 impl NetDir {
@@ -74,12 +66,64 @@ impl NetDir {
         attachment: &Attachment,
         on_empty: impl FnOnce(),
     ) -> Result<Vec<IpAddr>, StoreError> {
-        let _ = (attachment, on_empty);
-        Err(StoreError::io(
-            "release in",
-            &self.path,
-            std::io::ErrorKind::Unsupported,
-        ))
+        let Some(dir) = Dir::open(&self.path)? else {
+            on_empty();
+            return Ok(Vec::new());
+        };
+        let mut locked = Locked::open(self, dir, Intent::Change)?;
+        let held = locked.held(attachment)?;
+        let mut freed = Vec::with_capacity(held.len());
+        let mut failed = None;
+        for (ip, owner) in held {
+            match locked.free(ip, &owner) {
+                Ok(()) => freed.push(ip),
+                Err(e) => failed = Some(e),
+            }
+        }
+        if locked.holds_only(0) {
+            on_empty();
+        }
+        locked.finish();
+        failed.map_or(Ok(freed), Err)
+    }
+
+    /// Takes an ADD back: frees those of `ips` that the attachment holds, and nothing else of it.
+    ///
+    /// # Errors
+    /// The lock or the file system; what was freed until then stays freed.
+    pub fn release_only(&self, attachment: &Attachment, ips: &[IpAddr]) -> Result<(), StoreError> {
+        let Some(dir) = Dir::open(&self.path)? else {
+            return Ok(());
+        };
+        let mut locked = Locked::open(self, dir, Intent::Change)?;
+        let mut held = locked.held(attachment)?;
+        held.retain(|(ip, _)| ips.contains(ip));
+        let mut outcome = Ok(());
+        for (ip, owner) in held {
+            outcome = locked.free(ip, &owner).and(outcome);
+        }
+        locked.finish();
+        outcome
+    }
+
+    /// Runs `last` and returns its outcome if no other attachment holds anything in this network. The lock is
+    /// held meanwhile: no ADD can come between. None if another does.
+    ///
+    /// # Errors
+    /// The lock or the file system; then `last` did not run.
+    pub fn when_sole<T>(
+        &self,
+        attachment: &Attachment,
+        last: impl FnOnce() -> T,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(dir) = Dir::open(&self.path)? else {
+            return Ok(Some(last()));
+        };
+        let mut locked = Locked::open(self, dir, Intent::Change)?;
+        let held = locked.held(attachment)?;
+        let outcome = locked.holds_only(held.len()).then(last);
+        locked.finish();
+        Ok(outcome)
     }
 
     /// What the attachment holds. Changes nothing.
@@ -87,12 +131,11 @@ impl NetDir {
     /// # Errors
     /// The lock or the file system.
     pub fn held(&self, attachment: &Attachment) -> Result<Vec<IpAddr>, StoreError> {
-        let _ = attachment;
-        Err(StoreError::io(
-            "look into",
-            &self.path,
-            std::io::ErrorKind::Unsupported,
-        ))
+        let Some(dir) = Dir::open(&self.path)? else {
+            return Ok(Vec::new());
+        };
+        let held = Locked::open(self, dir, Intent::Look)?.held(attachment)?;
+        Ok(held.into_iter().map(|(ip, _)| ip).collect())
     }
 
     /// CHECK: the attachment must hold at least one address.
@@ -104,52 +147,5 @@ impl NetDir {
             return Err(StoreError::NotHeld(attachment.container_id.clone()));
         }
         Ok(())
-    }
-
-    /// GC: frees every reservation of this network whose attachment is not in `valid`, and torn files.
-    /// `on_freed` hears of each address; `on_empty` is as for [`NetDir::release`]. Returns how many were freed.
-    ///
-    /// # Errors
-    /// The lock or the file system; what was freed until then stays freed.
-    pub fn gc(
-        &self,
-        valid: &[Attachment],
-        on_freed: impl FnMut(IpAddr),
-        on_empty: impl FnOnce(),
-    ) -> Result<usize, StoreError> {
-        let _ = (valid, on_freed, on_empty);
-        Err(StoreError::io(
-            "collect garbage in",
-            &self.path,
-            std::io::ErrorKind::Unsupported,
-        ))
-    }
-}
-
-impl IpamConf {
-    /// ADD: reserves one address per range set for the attachment, all or nothing.
-    ///
-    /// # Errors
-    /// Nothing this call reserved remains; what the attachment held before stays.
-    pub fn add(&self, attachment: &Attachment) -> Result<Lease, StoreError> {
-        let _ = attachment;
-        self.dns()?;
-        Err(StoreError::io(
-            "reserve in",
-            self.dir.path(),
-            std::io::ErrorKind::Unsupported,
-        ))
-    }
-
-    /// STATUS: whether the next ADD can get its addresses and write them down. Takes no lock, changes nothing.
-    ///
-    /// # Errors
-    /// Code 50 with the reason.
-    pub fn status(&self) -> Result<(), StoreError> {
-        Err(StoreError::io(
-            "look into",
-            self.dir.path(),
-            std::io::ErrorKind::Unsupported,
-        ))
     }
 }

@@ -51,16 +51,22 @@ impl Index {
     }
 
     /// Enters a reservation. There must be room (see [`Index::make_room`]).
-    pub(in crate::store) fn put(&mut self, slot: Slot) -> io::Result<()> {
+    pub(in crate::store) fn put(&mut self, slot: Slot, legacy: bool) -> io::Result<()> {
         let free = self.probe(slot.owner, |_, _| false)?;
         let free = free.ok_or_else(|| torn("an owner found no place"))?;
         self.file.write_all_at(&slot.to_bytes(), at(free))?;
         self.head.owners += 1;
+        self.head.legacy += u64::from(legacy);
         Ok(())
     }
 
-    /// Takes a reservation out; false if it was not in.
-    pub(in crate::store) fn take_out(&mut self, owner: u64, address: u128) -> io::Result<bool> {
+    /// Takes a reservation out, if it is in.
+    pub(in crate::store) fn take_out(
+        &mut self,
+        owner: u64,
+        address: u128,
+        legacy: bool,
+    ) -> io::Result<()> {
         let mut hole = None;
         let mut cluster = Vec::new(); // from the hole to the last before the free place
         let end = self.probe(owner, |place, slot| {
@@ -73,7 +79,7 @@ impl Index {
             false
         })?;
         let (Some(first), Some(_)) = (hole, end) else {
-            return Ok(false);
+            return Ok(());
         };
         // Close the gap: whoever probed past it moves into it, which leaves the next gap.
         let mut rest = cluster.iter().zip(first..).skip(1);
@@ -95,7 +101,8 @@ impl Index {
             .for_each(|s: Slot| bytes.extend_from_slice(&s.to_bytes()));
         self.file.write_all_at(&bytes, at(first))?;
         self.head.owners = self.head.owners.saturating_sub(1);
-        Ok(true)
+        self.head.legacy = self.head.legacy.saturating_sub(u64::from(legacy));
+        Ok(())
     }
 
     /// Every reservation, in no order.

@@ -61,13 +61,6 @@ impl Index {
         self.write_page(place, number(address), &page)
     }
 
-    /// Whether an address is reserved.
-    pub(in crate::store) fn is_marked(&self, address: u128) -> io::Result<bool> {
-        let (word, bit) = within(address);
-        let page = self.page(number(address))?.1;
-        Ok(page.is_some_and(|page| page.now.get(word).is_some_and(|word| word & bit != 0)))
-    }
-
     /// The lowest free address from `first` to `last`, both included.
     pub(in crate::store) fn next_free(&self, first: u128, last: u128) -> io::Result<Option<u128>> {
         let mut from = first;
