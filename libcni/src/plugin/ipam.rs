@@ -94,18 +94,19 @@ impl Ipam {
             Self::InProcess => NetDir::of(&call.node)
                 .and_then(|dir| Ok(dir.release_only(call.attachment()?, lease)?))
                 .map_err(|e| e.to_string()),
-            Self::Executable(_) => self.del(call).map_err(|e| e.to_string()),
+            Self::Executable(_) => self.del(call, || ()).map_err(|e| e.to_string()),
         }
     }
 
-    /// Releases whatever the attachment holds.
+    /// Releases whatever the attachment holds. `on_empty` runs if that was the last of the network; no ADD can
+    /// come in between.
     ///
     /// # Errors
     /// The IPAM's own.
-    pub fn del(&self, call: &Call) -> Result<(), CniError> {
+    pub fn del(&self, call: &Call, on_empty: impl FnOnce()) -> Result<(), CniError> {
         match self {
             Self::InProcess => {
-                NetDir::of(&call.node)?.release(call.attachment()?, || ())?;
+                NetDir::of(&call.node)?.release(call.attachment()?, on_empty)?;
                 Ok(())
             }
             Self::Executable(file) => run(file, Verb::Del, call),
@@ -134,15 +135,20 @@ impl Ipam {
         }
     }
 
-    /// Frees what no attachment in `valid` holds.
+    /// Frees what no attachment in `valid` holds. `on_empty` as for [`Ipam::del`].
     ///
     /// # Errors
     /// The IPAM's own.
-    pub fn gc(&self, call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
+    pub fn gc(
+        &self,
+        call: &Call,
+        valid: &[Attachment],
+        on_empty: impl FnOnce(),
+    ) -> Result<(), CniError> {
         match self {
             Self::InProcess => {
                 let told = |ip| eprintln!("gc: freed {ip}");
-                NetDir::of(&call.node)?.gc(valid, told, || ())?;
+                NetDir::of(&call.node)?.gc(valid, told, on_empty)?;
                 Ok(())
             }
             Self::Executable(file) => run(file, Verb::Gc, call),
@@ -156,6 +162,22 @@ impl Ipam {
         match self {
             Self::InProcess => held().unwrap_or_default(),
             Self::Executable(_) => Vec::new(),
+        }
+    }
+
+    /// Every address that is reserved in the network, as the file names tell; empty where only the foreign IPAM
+    /// knows.
+    #[must_use]
+    pub fn in_use(&self, call: &Call) -> Vec<IpAddr> {
+        let Ok(dir) = NetDir::of(&call.node) else {
+            return Vec::new();
+        };
+        match (self, std::fs::read_dir(dir.path())) {
+            (Self::InProcess, Ok(files)) => files
+                .flatten()
+                .filter_map(|file| file.file_name().to_str()?.parse().ok())
+                .collect(),
+            _ => Vec::new(),
         }
     }
 

@@ -33,6 +33,9 @@ impl<'a> Undo<'a> {
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
+        if !self.steps.is_empty() {
+            super::signal::ignore();
+        }
         while let Some((what, step)) = self.steps.pop() {
             if let Err(why) = step() {
                 eprintln!("undo: {what}: {why}");

@@ -56,13 +56,13 @@ fn create(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<Link, CniE
     let mut batch = Batch::new();
     batch.push(link::bridge(
         name.as_str(),
-        Mac::random_local()?,
+        Mac::random_local(),
         mtu,
         conf.vlans.filtering,
     ));
     match host.run(&batch) {
         // Another ADD was faster; its bridge is as good.
-        Err(e) if e.errno == Errno::EEXIST as i32 => {}
+        Err(e) if e.is(Errno::EEXIST) => {}
         other => other?,
     }
     // Before it goes up: a pod must not set the node's routes by router advertisements (CVE-2020-10749).

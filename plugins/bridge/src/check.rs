@@ -3,10 +3,12 @@
 use libcni::firewall::{masquerade, spoof};
 use libcni::kernel::link::{self, Link};
 use libcni::kernel::mac::Mac;
-use libcni::kernel::{addr, nft, route};
+use libcni::kernel::nft::Netfilter;
+use libcni::kernel::{addr, route};
 use libcni::nl::{ROUTE, Socket};
 use libcni::plugin::Call;
 use libcni::plugin::ipam::Ipam;
+use libcni::spec::IfName;
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::result::{CniResult, Interface};
 
@@ -188,17 +190,19 @@ fn check_filters(
         return Ok(());
     }
     let attachment = call.attachment()?;
-    let mut nft = Netfilter::open()?;
+    let mut netfilter = Netfilter::unopened();
     if conf.macspoofchk {
-        let port = prev.interfaces.get(1).map(|i| i.name.as_str()).unwrap_or_default();
-        spoof::check(&mut nft, attachment, port, pod_end.mac.unwrap_or_default())?;
+        let port = prev.interfaces.get(1).map(|i| i.name.as_str());
+        let port = IfName::parse(port.unwrap_or_default())?;
+        let mac = pod_end.mac.unwrap_or_default();
+        spoof::check(&mut netfilter, call.network(), attachment, &port, mac)?;
     }
     if let Some(ipam) = ipam.filter(|_| conf.ip_masq) {
         match ipam.ranges(call)? {
-            Some(ranges) => masquerade::check_network(&mut nft, call.network(), &ranges)?,
+            Some(ranges) => masquerade::check_network(&mut netfilter, call.network(), &ranges)?,
             None => {
                 let addresses: Vec<_> = prev.ips.iter().map(|ip| ip.address).collect();
-                masquerade::check_pod(&mut nft, call.network(), attachment, &addresses)?;
+                masquerade::check_pod(&mut netfilter, call.network(), attachment, &addresses)?;
             }
         }
     }
@@ -230,6 +234,7 @@ fn same_mac(link: &Link, told: &Interface) -> Result<(), CniError> {
     ))
 }
 
-fn differs(msg: impl Into<String>, remedy: impl Into<String>) -> CniError {
+/// The error of a CHECK that found a difference.
+pub fn differs(msg: impl Into<String>, remedy: impl Into<String>) -> CniError {
     CniError::new(NOT_AS_LEFT, msg).with_details(remedy)
 }

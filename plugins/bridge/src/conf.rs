@@ -117,7 +117,7 @@ pub fn bridge_name(fields: &Fields) -> Result<IfName, CniError> {
 }
 
 fn mtu(fields: &Fields) -> Result<Mtu, CniError> {
-    if let Some(Node::String(text)) = fields.node("mtu").as_ref() {
+    if let Some(Node::String(text)) = fields.node("mtu").as_deref() {
         if text == "auto" {
             return Ok(Mtu::Auto);
         }
@@ -160,7 +160,7 @@ fn mac(call: &Call, fields: &Fields) -> Result<Option<Mac>, CniError> {
     }
     let Some(text) = text else { return Ok(None) };
     match Mac::parse(&text) {
-        Some(mac) if mac.is_unicast() => Ok(Some(mac)),
+        Some(mac) if !mac.is_multicast() && !mac.is_zero() => Ok(Some(mac)),
         _ => Err(invalid_config(
             format!("invalid MAC address {text:?}"),
             "give six hex bytes of a unicast address, such as 02:00:5e:10:00:01",

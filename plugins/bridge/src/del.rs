@@ -6,8 +6,9 @@
 
 use std::net::IpAddr;
 
-use libcni::firewall::{legacy, masquerade, spoof};
-use libcni::kernel::{conntrack, link, neigh, nft};
+use libcni::firewall::{masquerade, spoof};
+use libcni::kernel::nft::Netfilter;
+use libcni::kernel::{conntrack, link, neigh};
 use libcni::nl::{Batch, NlError, ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
 use libcni::plugin::{Call, Gather, identity};
@@ -29,20 +30,27 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     let ipam = ipam_name.and_then(|name| gather.note(Ipam::find_for_release(call, name)));
     let addresses = addresses(call, ipam.as_ref());
 
-    let firewall = remove_filters(call, attachment, ipam.as_ref(), &addresses, &mut gather);
+    // Closed at the very end: closing waits for the grace period of whatever was removed.
+    let mut netfilter = Netfilter::unopened();
+    remove_filters(call, ipam.as_ref(), &addresses, &mut netfilter, &mut gather);
     let mut released = false;
     if let (Some(NEEDS_LINK), Some(ipam)) = (ipam_name, &ipam) {
-        released = gather.note(ipam.del(call)).is_some();
+        released = gather.note(ipam.del(call, || ())).is_some();
     }
     let mut host = Socket::open(ROUTE)?;
     // While the link stands its address must not be given away: stop here, the runtime will try again.
     remove_link(call, attachment, &mut host)?;
     forget_neighbours(call, &mut host, &addresses, &mut gather);
-    gather.note(conntrack::forget(&addresses));
+    gather.note(conntrack::forget(&mut netfilter, &addresses));
     if let Some(ipam) = ipam.filter(|_| !released) {
-        gather.note(ipam.del(call));
+        // Two last pods that go at the same moment each saw the other above.
+        let mut last = Ok(());
+        let outcome = ipam.del(call, || {
+            last = masquerade::remove_network(&mut netfilter, call.network());
+        });
+        gather.note(outcome);
+        gather.note(last);
     }
-    drop(firewall);
     gather.finish()
 }
 
@@ -58,25 +66,25 @@ fn addresses(call: &Call, ipam: Option<&Ipam>) -> Vec<IpAddr> {
     all
 }
 
-/// Removes what nf_tables holds of this attachment, ours and the reference's. The socket is handed back to
-/// be closed at the end: closing waits for the grace period of what was removed.
+/// Removes what nf_tables holds of this attachment, ours and the reference's, and of the network if this is
+/// its last.
 fn remove_filters(
     call: &Call,
-    attachment: &Attachment,
     ipam: Option<&Ipam>,
     addresses: &[IpAddr],
+    netfilter: &mut Netfilter,
     gather: &mut Gather,
-) -> Option<nft::Socket> {
-    // Without nf_tables in the kernel there is nothing to remove.
-    let mut nft = Netfilter::open().ok()?;
+) {
     let net = call.network();
-    gather.note(spoof::remove(&mut nft, attachment));
-    gather.note(masquerade::remove_pod(&mut nft, net, attachment));
+    let Some(attachment) = gather.note(call.attachment()) else {
+        return;
+    };
+    gather.note(spoof::remove(netfilter, net, attachment));
+    gather.note(masquerade::remove_pod(netfilter, net, attachment));
     if let Some(ipam) = ipam {
-        gather.note(ipam.when_sole(call, || masquerade::remove_network(&mut nft, net)));
+        gather.note(ipam.when_sole(call, || masquerade::remove_network(netfilter, net)));
     }
-    gather.note(legacy::remove(&mut nft, net, attachment, addresses));
-    Some(nft)
+    // gather.note(legacy::remove(netfilter, net, attachment, addresses));
 }
 
 /// Deletes the veth pair by its host end; if that is not ours (the reference made it), by the pod end.
@@ -103,7 +111,7 @@ fn remove_link(call: &Call, attachment: &Attachment, host: &mut Socket) -> Resul
 
 fn delete(sock: &mut Socket, index: u32) -> Result<(), CniError> {
     match sock.run(&Batch::from(link::del(index))) {
-        Err(e) if e.errno == Errno::ENODEV as i32 => Ok(()),
+        Err(e) if e.is(Errno::ENODEV) => Ok(()),
         other => Ok(other?),
     }
 }
@@ -137,7 +145,8 @@ fn forget_neighbours(call: &Call, host: &mut Socket, addresses: &[IpAddr], gathe
 }
 
 fn absent_is_fine(e: NlError) -> Result<(), NlError> {
-    if [Errno::ENOENT, Errno::ENODEV, Errno::EAFNOSUPPORT].iter().any(|&n| e.errno == n as i32) {
+    let absent = [Errno::ENOENT, Errno::ENODEV, Errno::EAFNOSUPPORT];
+    if absent.into_iter().any(|errno| e.is(errno)) {
         Ok(())
     } else {
         Err(e)

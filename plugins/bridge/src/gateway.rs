@@ -1,10 +1,9 @@
 //! The pods' gateway on the node: addresses of the bridge (or of its VLAN interface) and forwarding.
 
-use std::net::IpAddr;
-
 use ipnetwork::IpNetwork;
 use libcni::kernel::link::{self, Link};
-use libcni::kernel::{addr, sysctl};
+use libcni::kernel::mac::Mac;
+use libcni::kernel::{addr, neigh, sysctl};
 use libcni::nl::{Batch, Socket};
 use libcni::spec::error::CniError;
 use nix::errno::Errno;
@@ -82,7 +81,7 @@ fn ensure_address(
     for outcome in host.run_all(&batch)? {
         match outcome {
             // Another ADD added it (or removed the one in the way) meanwhile.
-            Err(e) if e.errno == Errno::EEXIST as i32 || e.errno == Errno::EADDRNOTAVAIL as i32 => {}
+            Err(e) if e.is(Errno::EEXIST) || e.is(Errno::EADDRNOTAVAIL) => {}
             other => other?,
         }
     }
@@ -100,9 +99,20 @@ fn conflicts(held: IpNetwork, wanted: IpNetwork) -> bool {
     }
 }
 
-/// Whether an address belongs on the bridge as a neighbour of the pods.
-pub fn is_on_link(gateways: &[IpNetwork], ip: IpAddr) -> bool {
-    gateways.iter().any(|g| g.contains(ip))
+/// Tells the node the pod's MAC: an entry of the address's last owner would be believed for seconds.
+pub fn learn(
+    host: &mut Socket,
+    gateway: &Link,
+    layer3: &Layer3,
+    pod_mac: Mac,
+) -> Result<(), CniError> {
+    let mut batch = Batch::new();
+    for ip in layer3.addresses.iter().map(|a| a.ip()) {
+        if layer3.gateways.iter().any(|g| g.contains(ip)) {
+            batch.push(neigh::replace(gateway.index, ip, pod_mac, neigh::State::Reachable));
+        }
+    }
+    Ok(host.run(&batch)?)
 }
 
 fn forward(file: &str) -> Result<(), CniError> {

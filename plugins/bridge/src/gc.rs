@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 
 use libcni::firewall::{masquerade, spoof};
-use libcni::kernel::{link, nft};
-use libcni::nl::{Batch, ROUTE, Socket};
+use libcni::kernel::link;
+use libcni::kernel::nft::Netfilter;
+use libcni::nl::{Batch, NlError, ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
 use libcni::plugin::{Call, Gather, identity};
 use libcni::spec::Attachment;
 use libcni::spec::error::CniError;
+use nix::errno::Errno;
 
 /// Frees, goes on past failures, and forwards to the IPAM last.
 pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
@@ -27,20 +29,26 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     }
     if !batch.is_empty() {
         for outcome in gather.note(host.run_all(&batch)).unwrap_or_default() {
-            gather.note(outcome.or_else(|e| if e.is(nix::errno::Errno::ENODEV) { Ok(()) } else { Err(e) }));
+            gather.note(outcome.or_else(gone_is_fine));
         }
     }
-    if let Some(name) = call.conf.ipam_type.as_deref() {
-        if let Some(ipam) = gather.note(Ipam::find_for_release(call, name)) {
-            gather.note(ipam.gc(call, valid));
-        }
-    }
-    if let Ok(mut nft) = Netfilter::open() {
-        gather.note(spoof::gc(&mut nft, net, valid));
-        gather.note(masquerade::gc(&mut nft, net, valid));
-        if valid.is_empty() {
-            gather.note(masquerade::remove_network(&mut nft, net));
-        }
+    let mut netfilter = Netfilter::unopened();
+    gather.note(spoof::gc(&mut netfilter, net, valid));
+    gather.note(masquerade::gc(&mut netfilter, net, valid));
+    if let Some(name) = call.conf.ipam_type.as_deref()
+        && let Some(ipam) = gather.note(Ipam::find_for_release(call, name))
+    {
+        let mut last = Ok(());
+        let outcome = ipam.gc(call, valid, || {
+            last = masquerade::remove_network(&mut netfilter, net);
+        });
+        gather.note(outcome);
+        gather.note(last);
     }
     gather.finish()
+}
+
+/// Its DEL may be under way.
+fn gone_is_fine(e: NlError) -> Result<(), NlError> {
+    if e.is(Errno::ENODEV) { Ok(()) } else { Err(e) }
 }

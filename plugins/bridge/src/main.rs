@@ -9,7 +9,9 @@ mod del;
 mod gateway;
 mod gc;
 mod plan;
+mod pod;
 mod status;
+mod veth;
 mod vlan;
 
 use libcni::plugin::{self, Call, Plugin};

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use libcni::kernel::link::Link;
 use libcni::spec::error::CniError;
 use libcni::spec::invalid_config;
 use libcni::spec::result::{CniResult, Interface, Route};
@@ -86,19 +87,31 @@ pub fn layer3(conf: &Conf, result: &mut CniResult) -> Result<Layer3, CniError> {
     Ok(plan)
 }
 
-/// The result's interfaces, in the order the reference gives them.
-pub fn interfaces(bridge: (&str, String), host: (&str, String), pod: (&str, String), sandbox: &str) -> Vec<Interface> {
+/// The result's interfaces, in the order the reference gives them: bridge, host end, pod end, and the VLAN's
+/// gateway interface if there is one.
+pub fn interfaces(
+    bridge: (&str, String),
+    host: (&str, String),
+    pod: (&str, String),
+    sandbox: &str,
+    vlan_gateway: Option<&Link>,
+) -> Vec<Interface> {
     let interface = |(name, mac): (&str, String), sandbox: &str| Interface {
         name: name.to_owned(),
         mac,
         sandbox: sandbox.to_owned(),
         ..Interface::default()
     };
-    vec![
+    let mut all = vec![
         interface(bridge, ""),
         interface(host, ""),
         interface(pod, sandbox),
-    ]
+    ];
+    if let Some(link) = vlan_gateway {
+        let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+        all.push(interface((&link.name, mac), ""));
+    }
+    all
 }
 
 /// Network address + 1.

@@ -1,7 +1,11 @@
 //! VLANs of a bridge port, and the gateway interface of a VLAN.
 
-use libcni::kernel::link::{self, Link};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use libcni::kernel::link::{self, Link, VethSpec};
 use libcni::kernel::mac::Mac;
+use libcni::kernel::netns::Netns;
 use libcni::kernel::vlan;
 use libcni::nl::{Batch, Socket};
 use libcni::spec::IfName;
@@ -9,9 +13,9 @@ use libcni::spec::error::CniError;
 use libcni::spec::invalid_config;
 use nix::errno::Errno;
 
-use crate::bridge;
+use crate::bridge::{self, FOREIGN_BRIDGE};
 use crate::check::differs;
-use crate::conf::{Conf, Vlans};
+use crate::conf::{Conf, Vlans, internal};
 
 /// The VLAN that a trunk's untagged packets belong to, as the reference has it.
 const UNTAGGED_OF_TRUNK: u16 = 1;
@@ -24,13 +28,12 @@ pub fn set_port(host: &mut Socket, vlans: &Vlans, port: u32) -> Result<(), CniEr
     }
     let mut batch = Batch::new();
     if !vlans.preserve_default {
-        for entry in vlan::list(host, port)? {
-            batch.push(vlan::del(port, entry.id));
+        let held = vlan::list(host, port)?;
+        if !held.is_empty() {
+            batch.push(vlan::del(port, &held));
         }
     }
-    for (id, untagged) in wanted {
-        batch.push(vlan::add(port, id, untagged));
-    }
+    batch.push(vlan::add(port, &wanted));
     Ok(host.run(&batch)?)
 }
 
@@ -41,31 +44,32 @@ pub fn check(host: &mut Socket, vlans: &Vlans, port: &Link) -> Result<(), CniErr
         return Ok(());
     }
     let held = vlan::list(host, port.index)?;
-    for (id, untagged) in wanted {
-        if !held.iter().any(|e| e.id == id && e.pvid == untagged) {
+    for one in wanted {
+        let id = one.first;
+        let is_in = held
+            .iter()
+            .any(|h| (h.first..=h.last).contains(&id) && h.pvid == one.pvid);
+        if !is_in {
+            let how = if one.pvid { " pvid untagged" } else { "" };
             return Err(differs(
                 format!("{} is not in VLAN {id}", port.name),
-                format!(
-                    "`bridge vlan add dev {} vid {id}{}`",
-                    port.name,
-                    if untagged { " pvid untagged" } else { "" }
-                ),
+                format!("`bridge vlan add dev {} vid {id}{how}`", port.name),
             ));
         }
     }
     Ok(())
 }
 
-/// The port's VLANs, each with whether it is the untagged one.
-fn wanted(vlans: &Vlans) -> Vec<(u16, bool)> {
+/// The port's VLANs: the untagged one first.
+fn wanted(vlans: &Vlans) -> Vec<vlan::Vlans> {
     let untagged = match (vlans.pvid, vlans.trunk.is_empty()) {
         (0, true) => return Vec::new(),
         (0, false) => UNTAGGED_OF_TRUNK,
         (id, _) => id,
     };
     let tagged = vlans.trunk.iter().filter(|&&id| id != untagged);
-    std::iter::once((untagged, true))
-        .chain(tagged.map(|&id| (id, false)))
+    std::iter::once(vlan::Vlans::access(untagged))
+        .chain(tagged.map(|&id| vlan::Vlans::tagged(id)))
         .collect()
 }
 
@@ -81,7 +85,8 @@ pub fn gateway_name(bridge: &IfName, id: u16) -> Result<IfName, CniError> {
 }
 
 /// The interface `<bridge>.<vlan>`, made if it is not there: one end of a veth pair whose other end is a
-/// port of the bridge in that VLAN. Like the bridge it stays.
+/// port of the bridge in that VLAN. Like the bridge it stays. What an interrupted ADD left half done is
+/// finished.
 pub fn gateway_link(
     host: &mut Socket,
     conf: &Conf,
@@ -89,34 +94,63 @@ pub fn gateway_link(
     id: u16,
 ) -> Result<Link, CniError> {
     let name = gateway_name(&conf.bridge, id)?;
-    if let Some(link) = link::get(host, name.as_str())? {
-        return Ok(link);
-    }
-    let mac = Mac::random_local()?;
-    let peer = IfName::parse(&format!("veth{:02x}{:02x}{:02x}{:02x}", mac.0[2], mac.0[3], mac.0[4], mac.0[5]))?;
-    let made = host.run(&Batch::from(link::veth_pair(
-        (name.as_str(), mac),
-        (peer.as_str(), Mac::random_local()?),
-        Some(bridge.mtu),
-    )));
-    match made {
-        Err(e) if e.is(Errno::EEXIST) => {}
-        other => {
-            other?;
-            bridge::accept_no_ra(&peer)?;
-            let mut batch = Batch::new();
-            batch.push(link::set_master(peer.as_str(), bridge.index));
-            batch.push(link::up_by_name(peer.as_str()));
-            batch.push(link::up_by_name(name.as_str()));
-            host.run(&batch)?;
-            let port = link::get(host, peer.as_str())?.map(|l| l.index).unwrap_or_default();
-            let untagged = Vlans {
-                pvid: id,
-                ..Vlans::default()
-            };
-            set_port(host, &untagged, port)?;
+    let link = match link::get(host, name.as_str())? {
+        Some(link) => link,
+        None => {
+            let (here, port) = (Netns::open(Path::new("/proc/self/ns/net"))?, port_name(&name)?);
+            let pair = link::veth(&VethSpec {
+                host_name: port.as_str(),
+                host_mac: Mac::random_local(),
+                mtu: Some(bridge.mtu),
+                master: Some(bridge.index),
+                host_up: true,
+                pod_name: name.as_str(),
+                pod_mac: Mac::random_local(),
+                pod_netns: here.as_fd(),
+            });
+            match host.run(&Batch::from(pair)) {
+                // Another ADD was faster.
+                Err(e) if e.is(Errno::EEXIST) => {}
+                other => other?,
+            }
+            link::get(host, name.as_str())?
+                .ok_or_else(|| internal(format!("gateway interface {name} vanished")))?
         }
+    };
+    let port = match link.peer_index {
+        Some(index) => link::get_index(host, index)?,
+        None => None,
+    };
+    let port = port.ok_or_else(|| {
+        CniError::new(
+            FOREIGN_BRIDGE,
+            format!("{name} exists, but is no veth pair with a port of {}", bridge.name),
+        )
+        .with_details("rename it: the gateway of the VLAN goes by that name")
+    })?;
+    if port.master != Some(bridge.index) || !port.is_up() || !link.is_up() {
+        bridge::accept_no_ra(&IfName::parse(&port.name)?)?;
+        let mut batch = Batch::new();
+        batch.push(link::set_master(port.index, bridge.index));
+        batch.push(link::up(port.index));
+        batch.push(link::up(link.index));
+        host.run(&batch)?;
     }
-    link::get(host, name.as_str())?
-        .ok_or_else(|| crate::conf::internal(format!("gateway interface {name} vanished")))
+    let untagged = Vlans {
+        pvid: id,
+        ..Vlans::default()
+    };
+    if check(host, &untagged, &port).is_err() {
+        set_port(host, &untagged, port.index)?;
+    }
+    Ok(link)
+}
+
+/// The other end: named after its gateway interface, so that racing ADDs ask for the same pair.
+fn port_name(gateway: &IfName) -> Result<IfName, CniError> {
+    let hash = gateway
+        .as_str()
+        .bytes()
+        .fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    IfName::parse(&format!("veth{hash:08x}"))
 }

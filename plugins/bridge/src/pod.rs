@@ -1,0 +1,112 @@
+//! The pod end: sysctls, addresses, up, routes.
+
+use std::net::IpAddr;
+
+use libcni::kernel::mac::Mac;
+use libcni::kernel::netns::Netns;
+use libcni::kernel::nft::Netfilter;
+use libcni::kernel::{addr, conntrack, link, route, sysctl};
+use libcni::nl::{Batch, ROUTE, Socket};
+use libcni::spec::error::CniError;
+
+use crate::conf::{Conf, internal};
+use crate::plan::Layer3;
+use crate::veth::Veth;
+
+/// How long duplicate address detection may take (`enabledad`).
+const DAD_MS: u32 = 5000;
+
+/// The pod end, and a socket in its namespace.
+pub struct Pod {
+    sock: Socket,
+    index: u32,
+    mac: Mac,
+}
+
+/// Sets the pod end up with its addresses and routes, in one send.
+pub fn configure(conf: &Conf, netns: &Netns, veth: &Veth, layer3: &Layer3) -> Result<Pod, CniError> {
+    let name = veth.pod_name.as_str();
+    let mut sock = netns.enter(|| -> Result<Socket, CniError> {
+        write_sysctls(conf, name, layer3)?;
+        Ok(Socket::open(ROUTE)?)
+    })??;
+    let index = match veth.pod_index {
+        Some(index) => index,
+        None => {
+            let link = link::get(&mut sock, name)?;
+            link.ok_or_else(|| internal(format!("{name} vanished from the pod")))?.index
+        }
+    };
+    let mut pod = Pod {
+        sock,
+        index,
+        mac: veth.pod_mac,
+    };
+    if !conf.disable_container_interface {
+        pod.bring_up(conf, layer3)?;
+    }
+    Ok(pod)
+}
+
+impl Pod {
+    fn bring_up(&mut self, conf: &Conf, layer3: &Layer3) -> Result<(), CniError> {
+        let mut batch = Batch::new();
+        // Before the link goes up, so that going up announces the addresses.
+        batch.push(link::set_arp_notify(self.index, true));
+        for &address in &layer3.addresses {
+            batch.push(addr::add(self.index, address, !conf.enable_dad));
+        }
+        batch.push(link::up(self.index));
+        if conf.enable_dad && layer3.has_v6() {
+            self.sock.run(&batch)?;
+            addr::wait_settled(&mut self.sock, self.index, DAD_MS)?;
+            batch = Batch::new();
+        }
+        for route in &layer3.routes {
+            batch.push(route::add(&route::Spec::from_result(route, self.index)));
+        }
+        Ok(self.sock.run(&batch)?)
+    }
+
+    /// Corrects what others remember of the addresses' last owner, so that the first packet arrives. The
+    /// port must forward by now: what the kernel announced when the link went up may have met one that did
+    /// not.
+    pub fn announce(
+        &mut self,
+        layer3: &Layer3,
+        reused: bool,
+        netfilter: &mut Netfilter,
+    ) -> Result<(), CniError> {
+        if layer3.addresses.is_empty() {
+            return Ok(());
+        }
+        if reused {
+            let ips: Vec<IpAddr> = layer3.addresses.iter().map(|a| a.ip()).collect();
+            conntrack::forget(netfilter, &ips)?;
+        }
+        // The MAC it has already: the kernel announces the addresses again.
+        Ok(self.sock.run(&Batch::from(link::set_mac(self.index, self.mac)))?)
+    }
+}
+
+/// IPv6 has no netlink for these. Without IPv6 there are no such files; that matters only if the pod is to
+/// have an IPv6 address.
+fn write_sysctls(conf: &Conf, ifname: &str, layer3: &Layer3) -> Result<(), CniError> {
+    let set = |key: &str, value: &str| {
+        sysctl::write_if_present(sysctl::ipv6_conf(ifname, key), value)
+    };
+    if conf.enable_dad {
+        set("enhanced_dad", "1")?;
+        set("accept_dad", "1")?;
+    } else {
+        set("accept_dad", "0")?;
+    }
+    if layer3.has_v6() {
+        for name in ["lo", ifname] {
+            sysctl::ensure(sysctl::ipv6_conf(name, "disable_ipv6"), "0")?;
+        }
+        set("keep_addr_on_down", "1")?;
+        set("ndisc_notify", "1")?;
+    }
+    Ok(())
+}
