@@ -4,18 +4,16 @@
 //! duplicate keys, `null` for "not set", bytes that are not UTF-8. A strict reader would refuse them. [`Node`] keeps a
 //! document as written (order, duplicates); [`Fields`] reads an object the way Go fills a struct.
 //!
-//! The tokenizer is our own: `serde_json` fails whole documents on lone surrogates, on stray bytes and on `1e999` even
-//! below a key nobody reads, all of which Go accepts there. No key of CNI is a fraction, so there is no float in here,
-//! which saves a plugin 45 KB of conversion tables.
-
-use std::fmt;
+//! The syntax is `serde_json`'s. Its feature `arbitrary_precision` must stay off in the whole program: it hands numbers
+//! to a visitor as objects.
 
 mod fields;
 mod print;
 mod read;
 
 pub use fields::{FieldError, Fields};
-pub use read::{JsonError, MAX_BYTES, MAX_DEPTH};
+pub use read::{JsonError, MAX_BYTES};
+pub use serde_json::Number;
 
 /// One JSON value, in document order, duplicate keys kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +22,7 @@ pub enum Node {
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A number.
+    /// A number: exact if it is an integer of 64 bits, else a double.
     Number(Number),
     /// A string.
     String(String),
@@ -32,17 +30,6 @@ pub enum Node {
     Array(Vec<Node>),
     /// An object.
     Object(Vec<(String, Node)>),
-}
-
-/// A number as JSON has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Number {
-    /// An integer that fits.
-    I64(i64),
-    /// An integer above `i64::MAX` that fits.
-    U64(u64),
-    /// A fraction, an exponent or more digits than 64 bits hold: kept as written. No field takes one.
-    Other(Box<str>),
 }
 
 /// Builds an object key by key, in the order they will be printed.
@@ -117,49 +104,6 @@ impl Node {
             Node::Object(entries) => entries.is_empty(),
             Node::Bool(_) | Node::Number(_) => false,
         }
-    }
-}
-
-// === impl Number ===
-
-impl Number {
-    /// The value if it is an integer in range.
-    pub fn as_i64(&self) -> Option<i64> {
-        match self {
-            Number::I64(n) => Some(*n),
-            Number::U64(_) | Number::Other(_) => None,
-        }
-    }
-
-    /// The value if it is an integer in range and not negative.
-    pub fn as_u64(&self) -> Option<u64> {
-        match self {
-            Number::I64(n) => u64::try_from(*n).ok(),
-            Number::U64(n) => Some(*n),
-            Number::Other(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for Number {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Number::I64(n) => n.fmt(f),
-            Number::U64(n) => n.fmt(f),
-            Number::Other(text) => f.write_str(text),
-        }
-    }
-}
-
-impl From<i64> for Number {
-    fn from(n: i64) -> Number {
-        Number::I64(n)
-    }
-}
-
-impl From<u64> for Number {
-    fn from(n: u64) -> Number {
-        i64::try_from(n).map_or(Number::U64(n), Number::I64)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use super::{Node, Number};
+use super::Node;
 use crate::spec::cidr::{IpNetwork, parse_cidr, parse_ip};
 
 /// The keys of one object, read by name and type.
@@ -227,7 +227,7 @@ impl<'a> Fields<'a> {
     pub fn i64(&self, key: &str) -> Result<Option<i64>, FieldError> {
         match self.last(key) {
             None => Ok(None),
-            Some(Node::Number(Number::I64(n))) => Ok(Some(*n)),
+            Some(Node::Number(n)) if n.is_i64() => Ok(n.as_i64()),
             Some(other) => Err(self.wrong(key, other, "an integer")),
         }
     }
