@@ -50,3 +50,6 @@ fn ip_attr(message: Message, attr: u16, ip: IpAddr) -> Message {
         IpAddr::V6(ip) => message.bytes(attr, &ip.octets()),
     }
 }
+
+#[cfg(test)]
+mod wire;

@@ -55,3 +55,6 @@ pub const APPEND: u16 = 0x800;
 /// signal interrupts is normally tried again; once this is set it fails instead, with EINTR
 /// ([`NlError::interrupted`]), so that the caller can undo what it did.
 pub static STOP: AtomicBool = AtomicBool::new(false);
+
+#[cfg(test)]
+mod tests;

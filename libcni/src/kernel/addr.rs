@@ -149,3 +149,6 @@ impl Addr {
         Some((index, Self { net, scope, flags }))
     }
 }
+
+#[cfg(test)]
+mod tests;

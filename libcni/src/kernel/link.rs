@@ -117,3 +117,6 @@ impl std::fmt::Display for Dev<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

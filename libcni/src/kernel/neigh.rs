@@ -134,3 +134,6 @@ impl Neigh {
         Some((index, Self { ip, mac, state }))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,3 +169,6 @@ impl From<NetnsError> for CniError {
         Self::new(Code::InvalidNetns, error.to_string()).with_details(remedy)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -376,3 +376,6 @@ impl Spec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

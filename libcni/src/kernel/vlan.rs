@@ -203,3 +203,6 @@ impl Vlans {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

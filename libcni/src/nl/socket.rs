@@ -36,6 +36,7 @@ pub struct Socket {
     inner: netlink_sys::Socket,
     buffer: Vec<u8>,
     seq: u32,
+    subscriptions: u32,
 }
 
 /// One message of an answer: type, flags, and what follows the netlink header (the family's fixed
@@ -96,6 +97,7 @@ impl Socket {
             inner,
             buffer: vec![0; RECEIVE_BYTES],
             seq: 0,
+            subscriptions: 0,
         })
     }
 
@@ -184,8 +186,9 @@ impl Socket {
         Err(NlError::because(step, Errno::EAGAIN as i32, why))
     }
 
-    /// Joins a multicast group (`RTNLGRP_LINK` is 1). Answers and notifications share the queue; requests
-    /// go on working.
+    /// Joins a multicast group (`RTNLGRP_LINK` is 1). Requests go on working, but answers and notifications
+    /// share one queue: a request throws away what is in it, so ask for the state after subscribing and
+    /// after each [`Socket::next_event`].
     pub fn subscribe(&mut self, group: u32) -> Result<(), NlError> {
         let step = "subscribe to kernel notifications";
         // An unbound socket has port 0, the kernel's own, and a notification is not sent back to the port
@@ -195,7 +198,9 @@ impl Socket {
         }
         self.inner
             .add_membership(group)
-            .map_err(|e| NlError::io(step, &e))
+            .map_err(|e| NlError::io(step, &e))?;
+        self.subscriptions += 1;
+        Ok(())
     }
 
     /// Leaves a multicast group.
@@ -203,7 +208,9 @@ impl Socket {
         let step = "unsubscribe from kernel notifications";
         self.inner
             .drop_membership(group)
-            .map_err(|e| NlError::io(step, &e))
+            .map_err(|e| NlError::io(step, &e))?;
+        self.subscriptions = self.subscriptions.saturating_sub(1);
+        self.drain(step)
     }
 
     /// Waits for the next notification until the deadline and hands its messages to `each`.
@@ -385,6 +392,10 @@ impl Socket {
         if bytes.len() > SEND_BYTES_BY_DEFAULT {
             self.grow_send_buffer(bytes.len());
         }
+        if self.subscriptions > 0 {
+            // A queue full of notifications has no room for the answer.
+            self.drain(step)?;
+        }
         let kernel = SocketAddr::new(0, 0);
         loop {
             match self.inner.send_to(&bytes, &kernel, 0) {
@@ -424,6 +435,11 @@ impl Socket {
                 },
             }
         }
+    }
+
+    fn drain(&mut self, step: &str) -> Result<(), NlError> {
+        while !matches!(self.receive(step)?, Received::Empty) {}
+        Ok(())
     }
 
     /// Sleeps until something is queued (true) or the deadline has passed (false).

@@ -41,8 +41,7 @@ pub fn in_netns(body: impl FnOnce()) {
 /// user's run says `testkit: SKIPPED` with the test's name and passes.
 pub fn in_netns_as_root(body: impl FnOnce()) {
     if !geteuid().is_root() {
-        eprintln!("testkit: SKIPPED {}: it needs root", test_name());
-        return;
+        return skip("it needs root");
     }
     run(Mapping::None, body);
 }
@@ -50,6 +49,12 @@ pub fn in_netns_as_root(body: impl FnOnce()) {
 thread_local! {
     /// How many bodies this test (each has its thread) has met.
     static BODIES: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Says that the calling test cannot run here, in a line that CI collects; the test then returns:
+/// `if !kernel_can { return testkit::skip("no VLAN filtering in this kernel"); }`
+pub fn skip(why: &str) {
+    eprintln!("testkit: SKIPPED {}: {why}", test_name());
 }
 
 /// The user namespace a test gets.
