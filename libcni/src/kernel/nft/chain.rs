@@ -8,6 +8,7 @@ const NFT_MSG_NEWCHAIN: u16 = 3;
 const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_DELCHAIN: u16 = 5;
 
+const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_USE: u16 = 6;
@@ -125,5 +126,22 @@ impl Table<'_> {
             .request(NFT_MSG_GETCHAIN, 0, ["read chain ", name].concat())
             .str(NFTA_CHAIN_NAME, name);
         netfilter.find(message, Chain::read)
+    }
+
+    /// The names of the table's chains; none if it does not exist.
+    pub fn chains(&self, netfilter: &mut Netfilter) -> Result<Vec<String>, NlError> {
+        let step = ["list the chains of table ", self.name()].concat();
+        let all = netfilter.list(self.request(NFT_MSG_GETCHAIN, 0, step), |reply| {
+            // The dump is of the whole family.
+            let attributes = attributes(&reply);
+            let table = attributes
+                .clone()
+                .find(NFTA_CHAIN_TABLE)
+                .and_then(attr::str);
+            let name = attributes.clone().find(NFTA_CHAIN_NAME).and_then(attr::str);
+            name.filter(|_| table == Some(self.name()))
+                .map(str::to_owned)
+        })?;
+        Ok(all.into_iter().flatten().collect())
     }
 }

@@ -35,6 +35,9 @@ const NFTA_LOOKUP_DREG: u16 = 3;
 const NFTA_LOOKUP_FLAGS: u16 = 5;
 const NFT_LOOKUP_F_INV: u32 = 1;
 
+const NFTA_MATCH_NAME: u16 = 1;
+const NFTA_MATCH_INFO: u16 = 3;
+
 const NFTA_IMMEDIATE_DREG: u16 = 1;
 const NFTA_IMMEDIATE_DATA: u16 = 2;
 
@@ -98,6 +101,8 @@ pub enum Expr {
     Verdict(Verdict),
     /// Ends with source NAT to the address of the interface the packet leaves by.
     Masquerade,
+    /// The comment of an iptables rule (`-m comment`); read, never written.
+    XtComment(String),
     /// Anything else, by its name (`counter`, `match`, ...): read, never written.
     Other(String),
 }
@@ -199,7 +204,8 @@ impl Expr {
                     .nest(NFTA_IMMEDIATE_DATA, |m| verdict.put(m))
             }),
             Expr::Masquerade => expr("masq", &|m| m),
-            // The kernel answers ENOENT for a name it does not know and EINVAL for one without its data.
+            // The kernel refuses both, for the data that is missing.
+            Expr::XtComment(_) => expr("match", &|m| m),
             Expr::Other(name) => expr(name, &|m| m),
         }
     }
@@ -266,6 +272,13 @@ impl Expr {
             }
             "immediate" if number(NFTA_IMMEDIATE_DREG)? == REG_VERDICT => {
                 Verdict::read(data.clone().find(NFTA_IMMEDIATE_DATA)?).map(Expr::Verdict)
+            }
+            "match"
+                if data.clone().find(NFTA_MATCH_NAME).and_then(attr::str) == Some("comment") =>
+            {
+                // struct xt_comment_info: 256 bytes of text, closed by a NUL.
+                let text = data.clone().find(NFTA_MATCH_INFO).and_then(attr::str)?;
+                Some(Expr::XtComment(text.to_owned()))
             }
             // With flags or a port range it is not what we write.
             "masq" if data.clone().next().is_none() => Some(Expr::Masquerade),

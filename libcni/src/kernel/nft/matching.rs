@@ -138,6 +138,50 @@ pub fn source_bounds(exprs: &[Expr]) -> Option<(IpAddr, IpAddr)> {
     Some((address(low)?, address(high)?))
 }
 
+/// Does a rule of a table of one family look at the source address first, and would this one pass? As iptables writes
+/// `-s <address>` and `-s <prefix>`: no protocol check, `bitwise` only where the prefix ends inside a byte.
+pub fn source_passes(exprs: &[Expr], ip: IpAddr) -> bool {
+    let field = Field::source(ip.is_ipv4());
+    let (len, compares) = match exprs {
+        [
+            Expr::Payload {
+                base: NETWORK_HEADER,
+                offset,
+                len,
+                ..
+            },
+            rest @ ..,
+        ] if *offset == field.offset => (*len, rest),
+        _ => return false,
+    };
+    let mut bytes = octets(ip);
+    bytes.truncate(usize::try_from(len).unwrap_or_default());
+    match compares {
+        [
+            Expr::Cmp {
+                op: Compare::Equal,
+                value,
+                ..
+            },
+            ..,
+        ] => bytes == *value,
+        [
+            Expr::Mask { mask, .. },
+            Expr::Cmp {
+                op: Compare::Equal,
+                value,
+                ..
+            },
+            ..,
+        ] => bytes
+            .iter()
+            .zip(mask)
+            .map(|(byte, mask)| byte & mask)
+            .eq(value.iter().copied()),
+        _ => false,
+    }
+}
+
 // === impl Match ===
 
 impl Match {

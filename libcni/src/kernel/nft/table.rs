@@ -59,6 +59,10 @@ impl<'a> Table<'a> {
         )
     }
 
+    pub(super) fn name(&self) -> &'a str {
+        self.name
+    }
+
     /// A message with `struct nfgenmsg` and the table's name.
     pub(super) fn request(&self, kind: u16, flags: u16, step: String) -> Message {
         Message::new(SUBSYS | kind, flags, step)
