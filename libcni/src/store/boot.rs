@@ -1,5 +1,6 @@
 //! Which boot this is.
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// Where the kernel says it: random(4).
@@ -12,8 +13,9 @@ pub(super) struct BootId(pub(super) [u8; 16]);
 impl BootId {
     /// `None` if it cannot be read or is no UUID; then nothing about earlier boots may be concluded.
     pub(super) fn read(path: &Path) -> Option<Self> {
-        let text = fs::read(path).ok()?;
-        let mut digits = text.iter().filter(|b| b.is_ascii_hexdigit());
+        let mut text = [0u8; 64];
+        let n = File::open(path).ok()?.read(&mut text).ok()?;
+        let mut digits = text.get(..n)?.iter().filter(|b| b.is_ascii_hexdigit());
         let mut id = [0u8; 16];
         for byte in &mut id {
             let hex = |b: &u8| {
@@ -29,6 +31,8 @@ impl BootId {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

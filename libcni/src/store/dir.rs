@@ -7,12 +7,12 @@ use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
 use nix::sys::stat::{Mode, fstat, futimens, mkdirat};
 use nix::sys::statfs::{
     BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, F2FS_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC,
@@ -33,6 +33,8 @@ const CURSOR: &str = "last_reserved_ip.";
 const SIDE: &str = ".podwire";
 /// In [`SIDE`], while the lock is held.
 const NEW: &str = "new";
+/// In [`SIDE`]: changes places with the cursor that is written next.
+const SPARE: &str = "cursor";
 
 /// An open network directory.
 #[derive(Debug)]
@@ -359,6 +361,10 @@ impl Dir {
     }
 
     /// Remembers the address last given, for the reference and for us.
+    ///
+    /// Two files change places instead of a new one taking the place of the old: ext4 starts to write out a
+    /// file that replaces another (mount option `auto_da_alloc`), which takes ten times as long and is of no
+    /// use here.
     pub(super) fn set_cursor(
         &self,
         side: Option<&OwnedFd>,
@@ -366,24 +372,34 @@ impl Dir {
         ip: IpAddr,
     ) -> Result<(), StoreError> {
         let name = format!("{CURSOR}{set}");
+        let name = name.as_str();
         let text = ip.to_string();
         let done = match side {
-            Some(side) => write(side, text.as_bytes())
-                .and_then(|_| Ok(renameat(side, NEW, &self.fd, name.as_str())?)),
-            None => {
-                let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_CLOEXEC;
-                openat(
-                    &self.fd,
-                    name.as_str(),
-                    flags,
-                    Mode::from_bits_truncate(0o600),
-                )
-                .map_err(io::Error::from)
-                .and_then(|fd| File::from(fd).write_all(text.as_bytes()))
-            }
+            Some(side) => overwrite(side, SPARE, text.as_bytes()).and_then(|()| {
+                match renameat2(side, SPARE, &self.fd, name, RenameFlags::RENAME_EXCHANGE) {
+                    // The first time; or a file system that cannot exchange.
+                    Err(Errno::ENOENT | Errno::EINVAL) => {
+                        Ok(renameat(side, SPARE, &self.fd, name)?)
+                    }
+                    other => Ok(other?),
+                }
+            }),
+            None => overwrite(&self.fd, name, text.as_bytes()),
         };
         done.map_err(|e| StoreError::io("write", &self.path.join(name), e))
     }
+}
+
+/// Writes a small file in place, made if need be.
+fn overwrite(dir: &OwnedFd, name: &str, content: &[u8]) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file = File::from(openat(dir, name, flags, Mode::from_bits_truncate(0o600))?);
+    file.write_all_at(content, 0)?;
+    let length = content.len() as u64;
+    if file.metadata()?.len() != length {
+        file.set_len(length)?;
+    }
+    Ok(())
 }
 
 /// Writes `.podwire/new`, whatever it held before.

@@ -135,8 +135,10 @@ fn a_header_survives_its_bytes() {
     assert!(!again.is_of_earlier_boot(None) && !again.is_of_earlier_boot(Some(boot)));
     again.begin().unwrap();
     assert!(!Index::open(&side).unwrap().is_fresh(Some(boot), stamp));
-    // Another layout, or a file cut short, is no index.
+    // A file cut short is an error where something is missing; another layout is no index.
     again.commit(stamp).unwrap();
     again.file.set_len(5000).unwrap();
+    assert!(Index::open(&side).unwrap().owned_by(700).is_err());
+    again.file.write_all_at(b"pwindex0", 0).unwrap();
     assert!(Index::open(&side).is_none());
 }
