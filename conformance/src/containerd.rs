@@ -26,7 +26,7 @@ use serde_json::Value;
 
 pub use container::Container;
 pub use machine::{Footprint, Machine};
-pub use still::Still;
+pub use still::{Rule, Still};
 
 /// The image every container here is made of: busybox and its applets, built on the spot.
 pub const IMAGE: &str = "localhost/busybox:local";
@@ -268,6 +268,11 @@ impl Node {
         }
         let text = std::fs::read_to_string(&path).context("read the note of plugin calls")?;
         text.lines().map(Call::parse).collect()
+    }
+
+    /// The node's nf_tables rules and set elements, in order.
+    pub fn rules(&self) -> Result<Vec<Rule>> {
+        Ok(still::rules(&self.run(&["nft", "list", "ruleset"])?))
     }
 
     /// What is there that was not when the node started. After the last pod's end this should be empty, except for what

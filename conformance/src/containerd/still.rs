@@ -17,7 +17,7 @@ pub struct Still {
     pub neighbours: BTreeSet<String>,
     /// Routes, except those of the bridges' own addresses.
     pub routes: BTreeSet<String>,
-    /// Rules and set elements, one line of `nft list ruleset` each, without their counters.
+    /// Rules and set elements of nf_tables, each with its chain or set.
     pub rules: BTreeSet<String>,
     /// Reserved addresses, results caches: all files below `/var/lib/cni` but each network's `lock` and `last_reserved_ip.N`.
     pub files: BTreeSet<String>,
@@ -29,6 +29,15 @@ pub struct Still {
     pub containers: BTreeSet<String>,
     /// Processes, by name.
     pub processes: BTreeSet<String>,
+}
+
+/// A rule of a chain or an element of a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Name of the chain or set.
+    pub place: String,
+    /// In nft's words, without its counter, which says nothing of what it does.
+    pub text: String,
 }
 
 // === impl Still ===
@@ -77,7 +86,11 @@ impl Still {
                 ));
             }
         }
-        still.rules = rules(&node.run(&["nft", "list", "ruleset"])?);
+        still.rules = node
+            .rules()?
+            .into_iter()
+            .map(|rule| format!("{}: {}", rule.place, rule.text))
+            .collect();
         for network in node.list("/var/lib/cni/networks") {
             for file in node.list(&format!("/var/lib/cni/networks/{network}")) {
                 if file != "lock" && !file.starts_with("last_reserved_ip.") {
@@ -162,23 +175,47 @@ impl Still {
     }
 }
 
-/// The lines of a ruleset that act on packets: rules and elements, not the tables, chains and sets that frame them.
-fn rules(ruleset: &str) -> BTreeSet<String> {
-    let frame = [
-        "table ", "chain ", "set ", "map ", "type ", "typeof ", "flags ", "policy ", "comment ",
-        "}",
-    ];
-    ruleset
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !frame.iter().any(|word| line.starts_with(word)))
-        .map(without_counter)
-        .collect()
+/// What acts on packets in a ruleset as `nft list ruleset` prints it: rules and elements, in order, without the tables,
+/// chains and sets that frame them.
+pub(super) fn rules(ruleset: &str) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    let mut place = String::new();
+    let mut in_elements = false;
+    for line in ruleset.lines().map(str::trim) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["chain" | "set" | "map", name, "{"] => name.clone_into(&mut place),
+            []
+            | ["}"]
+            | [
+                "table" | "type" | "typeof" | "flags" | "policy" | "comment" | "size",
+                ..,
+            ] => {}
+            _ if in_elements || words.starts_with(&["elements"]) => {
+                let list = line
+                    .trim_start_matches("elements = {")
+                    .trim_end_matches('}');
+                in_elements = !line.ends_with('}');
+                let elements = list
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|element| !element.is_empty());
+                rules.extend(elements.map(|element| Rule {
+                    place: place.clone(),
+                    text: element.to_owned(),
+                }));
+            }
+            _ => rules.push(Rule {
+                place: place.clone(),
+                text: without_counter(&words),
+            }),
+        }
+    }
+    rules
 }
 
-/// `ip saddr 10.40.1.2 counter packets 1 bytes 84 accept` without the counter, which says nothing of what the rule does.
-fn without_counter(rule: &str) -> String {
-    let words: Vec<&str> = rule.split_whitespace().collect();
+/// `ip saddr 10.40.1.2 counter packets 1 bytes 84 accept` without the middle.
+fn without_counter(words: &[&str]) -> String {
     match words.iter().position(|word| *word == "counter") {
         Some(at) => {
             let (before, from) = words.split_at(at);
@@ -187,5 +224,45 @@ fn without_counter(rule: &str) -> String {
                 .join(" ")
         }
         None => words.join(" "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_and_elements_are_told_from_what_frames_them() {
+        let ruleset = r#"
+table inet podwire {
+	map pods/cbr0/4 {
+		type ipv4_addr : verdict
+		flags interval
+		elements = { 10.40.1.2 comment "cbr0 web eth0" : goto a,
+			     10.40.1.3 comment "cbr0 client eth0" : goto a }
+	}
+
+	chain a {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip daddr 10.40.1.0/24 counter packets 3 bytes 252 return
+		ip daddr { 10.0.0.0/8, 224.0.0.0/4 } return
+		masquerade
+	}
+}
+"#;
+        let found: Vec<_> = rules(ruleset)
+            .into_iter()
+            .map(|rule| format!("{}: {}", rule.place, rule.text))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                r#"pods/cbr0/4: 10.40.1.2 comment "cbr0 web eth0" : goto a"#,
+                r#"pods/cbr0/4: 10.40.1.3 comment "cbr0 client eth0" : goto a"#,
+                "a: ip daddr 10.40.1.0/24 return",
+                "a: ip daddr { 10.0.0.0/8, 224.0.0.0/4 } return",
+                "a: masquerade",
+            ]
+        );
     }
 }

@@ -77,7 +77,11 @@ fn demo(plugins: &std::path::Path) -> Result<()> {
     let web = pod(&node, "web")?;
     let client = pod(&node, "client")?;
     let pods = [Pod::look(&node, &web)?, Pod::look(&node, &client)?];
-    let bridge = Bridge::look(&node, BRIDGE)?;
+    let bridge = Bridge::look(
+        &node,
+        BRIDGE,
+        &pods.each_ref().map(|pod| pod.reservation.as_str()),
+    )?;
     println!();
     let [on_web, on_client] = &pods;
     ping(&|argv| client.exec(argv), "client -> web", &on_web.address)?;
@@ -101,7 +105,7 @@ fn demo(plugins: &std::path::Path) -> Result<()> {
 
     // Once more: the pings have taught the bridge where the pods are.
     let pods = [Pod::look(&node, &web)?, Pod::look(&node, &client)?];
-    println!("\n{}", table::draw(&pods, &Bridge::look(&node, BRIDGE)?));
+    println!("\n{}", table::draw(&pods, &bridge));
 
     remove(&node, web)?;
     remove(&node, client)?;

@@ -24,6 +24,8 @@ pub(crate) struct Pod {
     pub(crate) routes: Vec<String>,
     pub(crate) fdb: Vec<String>,
     pub(crate) neighbour: String,
+    /// nf_tables rules and elements that name the pod's address, without it.
+    pub(crate) rules: Vec<String>,
     pub(crate) reservation: String,
     pub(crate) content: String,
     pub(crate) cache: String,
@@ -38,7 +40,7 @@ pub(crate) struct Bridge {
     pub(crate) mtu: String,
     pub(crate) ports: usize,
     pub(crate) state: String,
-    /// Rules and elements of `nft list ruleset`.
+    /// nf_tables rules and elements that name no pod.
     pub(crate) rules: Vec<String>,
 }
 
@@ -102,6 +104,7 @@ impl Pod {
                 })
                 .collect::<Vec<_>>()
                 .join("; "),
+            rules: rules_of(node, bare)?,
             content: format!("{content:?}"),
             cache: if node.path(&format!("/var/lib/cni/results/{cache}")).exists() {
                 cache
@@ -118,7 +121,8 @@ impl Pod {
 // === impl Bridge ===
 
 impl Bridge {
-    pub(crate) fn look(node: &Node, name: &str) -> Result<Bridge> {
+    /// `pods` are the addresses of the pods on it.
+    pub(crate) fn look(node: &Node, name: &str, pods: &[&str]) -> Result<Bridge> {
         let shown = node.json(&["ip", "-j", "-d", "addr", "show", "dev", name])?;
         let link = each(&shown)
             .next()
@@ -132,14 +136,24 @@ impl Bridge {
             mtu: number(link, "/mtu"),
             ports: each(&ports).count(),
             state: text(link, "/operstate").to_owned(),
-            rules: node.left_over()?.rules.into_iter().collect(),
+            rules: node
+                .rules()?
+                .into_iter()
+                .filter(|rule| {
+                    !rule
+                        .text
+                        .split_whitespace()
+                        .any(|word| pods.contains(&word))
+                })
+                .map(|rule| format!("{}: {}", rule.place, rule.text))
+                .collect(),
         })
     }
 }
 
 /// What stays on purpose when the last pod is gone.
 pub(crate) fn kept(node: &Node, bridge: &str) -> Result<Vec<String>> {
-    let still = Bridge::look(node, bridge)?;
+    let still = Bridge::look(node, bridge, &[])?;
     let mut kept = vec![format!("bridge {bridge} {}", still.address)];
     for file in node.list(&format!("/var/lib/cni/networks/{bridge}")) {
         let content = node.read(&format!("/var/lib/cni/networks/{bridge}/{file}"))?;
@@ -150,6 +164,19 @@ pub(crate) fn kept(node: &Node, bridge: &str) -> Result<Vec<String>> {
         });
     }
     Ok(kept)
+}
+
+/// A line for the chain or set, and one for each part of the rule.
+fn rules_of(node: &Node, address: &str) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for rule in node.rules()? {
+        if rule.text.split_whitespace().any(|word| word == address) {
+            lines.push(rule.place);
+            let text = rule.text.replace(&format!("{address} "), "");
+            lines.extend(text.split(" : ").map(str::to_owned));
+        }
+    }
+    Ok(lines)
 }
 
 fn address_of(link: &Value, family: &str) -> Option<String> {

@@ -7,7 +7,7 @@ use crate::sight::{Bridge, Pod};
 /// A row's label, and how to read a pod's cell, one line each.
 type Row = (&'static str, fn(&Pod) -> Vec<String>);
 
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 17] = [
     ("pod", |pod| vec![pod.name.clone()]),
     ("container", |pod| vec![pod.container.clone()]),
     ("netns", |pod| vec![pod.netns.clone()]),
@@ -22,6 +22,7 @@ const ROWS: [Row; 16] = [
     ("routes in the pod", |pod| pod.routes.clone()),
     ("FDB of the port", |pod| pod.fdb.clone()),
     ("node's neighbour", |pod| vec![pod.neighbour.clone()]),
+    ("masquerading", |pod| pod.rules.clone()),
     ("reservation", |pod| {
         vec![pod.reservation.clone(), pod.content.clone()]
     }),
@@ -82,7 +83,7 @@ pub(crate) fn draw(pods: &[Pod], bridge: &Bridge) -> String {
         rules,
     } = bridge;
     let head = format!("bridge {name}  {address}  {mac}  MTU {mtu}  {state}  {ports} ports");
-    for text in std::iter::once(head).chain(rules.iter().map(|rule| format!("rule   {rule}"))) {
+    for text in std::iter::once(head).chain(rules.iter().map(|rule| format!("rule of {rule}"))) {
         let _ = writeln!(drawn, "| {text:<inner$} |");
     }
     drawn.push_str(&rule);
