@@ -391,7 +391,7 @@ fn a_demo_that_is_killed_leaves_nothing() {
         );
         let name = format!("podwire-{}-0", demo.id());
         let footprint = Footprint::of(first_process_of(&name), &name).unwrap();
-        assert_eq!(footprint.containers(), 1, "{footprint:?}");
+        assert!(footprint.containers() >= 1, "{footprint:?}");
 
         let kill = Command::new("kill")
             .args(["-s", signal, &demo.id().to_string()])
