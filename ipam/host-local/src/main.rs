@@ -1,2 +1,37 @@
-//! host-local
-fn main() {}
+//! `host-local`: addresses of a node's own ranges, one file per reservation. CNI 1.1.0. See docs/host-local.md.
+//!
+//! A shell around [`libcni::store`], which `bridge` calls without executing this.
+
+mod verbs;
+
+use libcni::plugin::{self, Call, Plugin};
+use libcni::spec::{Attachment, CniError, CniResult};
+
+libcni::suite_note!("host-local");
+
+struct HostLocal;
+
+impl Plugin for HostLocal {
+    const NAME: &'static str = "host-local";
+    const SUMMARY: &'static str = "gives pods addresses from ranges of this node";
+
+    fn add(call: &Call) -> Result<CniResult, CniError> {
+        verbs::add(call)
+    }
+    fn del(call: &Call) -> Result<(), CniError> {
+        verbs::del(call)
+    }
+    fn check(call: &Call) -> Result<(), CniError> {
+        verbs::check(call)
+    }
+    fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
+        verbs::gc(call, valid)
+    }
+    fn status(call: &Call) -> Result<(), CniError> {
+        verbs::status(call)
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    plugin::run::<HostLocal>()
+}
