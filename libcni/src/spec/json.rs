@@ -4,8 +4,8 @@
 //! duplicate keys, `null` for "not set", bytes that are not UTF-8. A strict reader would refuse them. [`Node`] keeps a
 //! document as written (order, duplicates); [`Fields`] reads an object the way Go fills a struct.
 //!
-//! The syntax is `serde_json`'s. Its feature `arbitrary_precision` must stay off in the whole program: it hands numbers
-//! to a visitor as objects.
+//! The syntax is `serde_json`'s, for 20 KB more in a static `bridge` than a tokenizer of our own. Its feature
+//! `arbitrary_precision` must stay off in the whole program: it hands numbers to a visitor as objects.
 
 mod fields;
 mod print;
