@@ -23,6 +23,7 @@ pub mod mac;
 pub mod neigh;
 pub mod netns;
 pub mod nft;
+pub mod process;
 pub mod route;
 pub mod sysctl;
 pub mod vlan;

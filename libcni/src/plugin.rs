@@ -99,9 +99,10 @@ impl Call {
     /// # Errors
     /// Code 4 for the other verbs, which have none.
     pub fn attachment(&self) -> Result<&Attachment, CniError> {
-        self.env.attachment.as_ref().ok_or_else(|| {
-            CniError::new(Code::InvalidEnvironment, "this verb names no attachment")
-        })
+        self.env
+            .attachment
+            .as_ref()
+            .ok_or_else(|| CniError::new(Code::InvalidEnvironment, "this verb names no attachment"))
     }
 
     /// `CNI_NETNS` as given; results name it so.
@@ -244,7 +245,10 @@ fn dispatch<P: Plugin>() -> Result<String, CniError> {
         Verb::Gc => match &call.conf.valid_attachments {
             Some(valid) => P::gc(&call, valid)?,
             // Nobody said who is valid: freeing everything would be a guess.
-            None => eprintln!("{}: GC without cni.dev/valid-attachments frees nothing", P::NAME),
+            None => eprintln!(
+                "{}: GC without cni.dev/valid-attachments frees nothing",
+                P::NAME
+            ),
         },
         Verb::Version => unreachable!("answered before stdin is read"),
     }

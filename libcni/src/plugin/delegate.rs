@@ -3,16 +3,14 @@
 //! A delegate is a *name* looked up in `CNI_PATH`, never a path: a configuration must not be able to run
 //! any file of the host (CVE-2021-20206).
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use super::signal;
-use crate::spec::error::{CniError, Code};
+use crate::kernel::process::{self, Ended, Output};
 use crate::spec::Verb;
+use crate::spec::error::{CniError, Code};
 use crate::spec::json::Node;
 
 /// How often a delegate that is being replaced (`ETXTBSY`) is tried, and the pause in between.
@@ -48,7 +46,10 @@ pub fn find(name: &str, path: &[String]) -> Result<PathBuf, CniError> {
         }
     }
     invalid(
-        format!("failed to find plugin {name:?} in path [{}]", path.join(" ")),
+        format!(
+            "failed to find plugin {name:?} in path [{}]",
+            path.join(" ")
+        ),
         "install it in one of these directories, or correct `ipam.type`",
     )
 }
@@ -66,7 +67,7 @@ pub fn exec(file: &Path, verb: Verb, stdin: &[u8]) -> Result<Vec<u8>, CniError> 
             format!("failed to run delegate {}: {e}", file.display()),
         )
     })?;
-    if output.status.success() {
+    if output.ended == Ended::Exit(0) {
         // The reference passes a delegate's log on only when it succeeded.
         let _ = std::io::stderr().write_all(&output.stderr);
         return Ok(output.stdout);
@@ -75,78 +76,41 @@ pub fn exec(file: &Path, verb: Verb, stdin: &[u8]) -> Result<Vec<u8>, CniError> 
 }
 
 fn spawn(file: &Path, verb: Verb, stdin: &[u8]) -> std::io::Result<Output> {
-    // A file rather than a pipe: neither side can block on the other, so no thread is needed.
-    let mut input = memfd()?;
-    input.write_all(stdin)?;
-    for attempt in 1.. {
-        input.seek(SeekFrom::Start(0))?;
-        let mut command = Command::new(file);
-        command
-            .env("CNI_COMMAND", verb.as_str())
-            .stdin(Stdio::from(input.try_clone()?))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        end_with_parent(&mut command);
-        match command.spawn() {
-            Ok(child) => {
-                let _forward = signal::forward_to(child.id());
-                return child.wait_with_output();
+    let name = file.to_string_lossy();
+    let env = [("CNI_COMMAND", verb.as_str())];
+    for _ in 1..BUSY_TRIES {
+        match process::run(file, &[&name], &env, stdin, signal::forward_to) {
+            Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => std::thread::sleep(BUSY_PAUSE),
+            outcome => {
+                signal::forward_no_more();
+                return outcome;
             }
-            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy && attempt < BUSY_TRIES => {
-                std::thread::sleep(BUSY_PAUSE);
-            }
-            Err(e) => return Err(e),
         }
     }
-    unreachable!("the loop ends by return")
-}
-
-fn memfd() -> std::io::Result<File> {
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    Ok(memfd_create(c"cni-config", MFdFlags::MFD_CLOEXEC)?.into())
-}
-
-/// A delegate must not go on allocating after its caller was killed: the DEL that follows would miss it.
-#[allow(unsafe_code)]
-fn end_with_parent(command: &mut Command) {
-    let set = || {
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
-        Ok(())
-    };
-    // SAFETY: the closure runs between fork and exec and makes one system call; it allocates nothing and
-    // takes no lock.
-    unsafe {
-        command.pre_exec(set);
-    }
+    Err(ErrorKind::ExecutableFileBusy.into())
 }
 
 fn failure(file: &Path, output: &Output) -> CniError {
     let stdout = String::from_utf8_lossy(&output.stdout);
     let stderr = String::from_utf8_lossy(&output.stderr);
+    let ended = format!("{}: {}", file.display(), output.ended);
     if !stdout.trim().is_empty() {
-        return match Node::parse(&output.stdout).ok().and_then(|n| CniError::from_node(&n).ok()) {
+        let told = Node::parse(&output.stdout).ok();
+        return match told.and_then(|node| CniError::from_node(&node).ok()) {
             Some(error) => error,
             None => CniError::new(
                 Code::Internal,
                 format!("netplugin failed but error parsing its diagnostic message {stdout:?}"),
             )
-            .with_details(ended(file, output)),
+            .with_details(ended),
         };
     }
     let msg = if stderr.trim().is_empty() {
-        format!("netplugin failed with no error message: {}", ended(file, output))
+        format!("netplugin failed with no error message: {}", output.ended)
     } else {
         format!("netplugin failed: {:?}", tail(&stderr))
     };
-    CniError::new(Code::Internal, msg).with_details(ended(file, output))
-}
-
-fn ended(file: &Path, output: &Output) -> String {
-    match (output.status.code(), output.status.signal()) {
-        (Some(code), _) => format!("{}: exit status {code}", file.display()),
-        (None, Some(signal)) => format!("{}: signal {signal}", file.display()),
-        (None, None) => format!("{}: {}", file.display(), output.status),
-    }
+    CniError::new(Code::Internal, msg).with_details(ended)
 }
 
 /// The last 2 KiB of a log: enough for a message and its trace, little enough for an event.

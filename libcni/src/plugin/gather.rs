@@ -52,10 +52,17 @@ mod tests {
     fn all_failures_are_told_with_the_first_code() {
         let mut gather = Gather::new();
         assert_eq!(gather.note(Ok::<_, CniError>(3)), Some(3));
-        gather.note(Err::<(), _>(CniError::new(Code::Io, "one").with_details("d1")));
-        gather.note(Err::<(), _>(CniError::new(Code::TryAgain, "two").with_details("d2")));
+        gather.note(Err::<(), _>(
+            CniError::new(Code::Io, "one").with_details("d1"),
+        ));
+        gather.note(Err::<(), _>(
+            CniError::new(Code::TryAgain, "two").with_details("d2"),
+        ));
         let e = gather.finish().unwrap_err();
-        assert_eq!((e.code, e.msg.as_str(), e.details.as_str()), (Code::Io, "one; two", "d1; d2"));
+        assert_eq!(
+            (e.code, e.msg.as_str(), e.details.as_str()),
+            (Code::Io, "one; two", "d1; d2")
+        );
         assert!(Gather::new().finish().is_ok());
     }
 }

@@ -15,16 +15,27 @@ use crate::spec::error::{CniError, Code};
 /// kubelet gives a sandbox four minutes and containerd's CNI calls two; be done, and undone, before that.
 const DEADLINE_S: u32 = 110;
 
+/// How long a delegate has between being asked to stop and being killed.
+const GRACE_S: u32 = 5;
+
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
 static DELEGATE: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn on_signal(signal: i32) {
-    CAUGHT.store(signal, Ordering::Relaxed);
-    STOP.store(true, Ordering::Relaxed);
+    let again = STOP.swap(true, Ordering::Relaxed);
+    if !again {
+        CAUGHT.store(signal, Ordering::Relaxed);
+    }
     let delegate = DELEGATE.load(Ordering::Relaxed);
     if delegate > 0 {
+        let how = if again {
+            Signal::SIGKILL
+        } else {
+            Signal::SIGTERM
+        };
         // A signal to a child that is gone already changes nothing.
-        let _ = kill(Pid::from_raw(delegate), Signal::SIGTERM);
+        let _ = kill(Pid::from_raw(delegate), how);
+        alarm::set(GRACE_S);
     }
 }
 
@@ -55,7 +66,10 @@ pub fn check() -> Result<(), CniError> {
             format!("deadline of {DEADLINE_S} s passed"),
             "the node is overloaded or a delegate hangs",
         ),
-        Ok(signal) => (format!("stopped by {signal}"), "the runtime gave up waiting"),
+        Ok(signal) => (
+            format!("stopped by {signal}"),
+            "the runtime gave up waiting",
+        ),
         Err(_) => ("stopped".to_owned(), ""),
     };
     Err(CniError::new(Code::TryAgain, why).with_details(details))
@@ -71,18 +85,12 @@ pub(super) fn ignore() {
     }
 }
 
-/// Passes a signal on to the delegate `pid` for as long as the returned value lives.
-pub(super) fn forward_to(pid: u32) -> Forward {
-    DELEGATE.store(i32::try_from(pid).unwrap_or(0), Ordering::Relaxed);
-    Forward
+/// Passes signals on to the delegate `pid` from now on.
+pub(super) fn forward_to(pid: Pid) {
+    DELEGATE.store(pid.as_raw(), Ordering::Relaxed);
 }
 
-/// See [`forward_to`].
-#[derive(Debug)]
-pub(super) struct Forward;
-
-impl Drop for Forward {
-    fn drop(&mut self) {
-        DELEGATE.store(0, Ordering::Relaxed);
-    }
+/// The delegate is gone; its process ID may become somebody else's.
+pub(super) fn forward_no_more() {
+    DELEGATE.store(0, Ordering::Relaxed);
 }

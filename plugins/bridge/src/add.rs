@@ -46,7 +46,15 @@ pub fn add(call: &Call) -> Result<CniResult, CniError> {
     };
     signal::check()?;
     let bridge = bridge::ensure(&mut host, &conf, mtu)?;
-    let veth = veth::connect(call, &conf, &mut host, &mut netfilter, &bridge, mtu, &mut undo)?;
+    let veth = veth::connect(
+        call,
+        &conf,
+        &mut host,
+        &mut netfilter,
+        &bridge,
+        mtu,
+        &mut undo,
+    )?;
     if let Some(ipam) = late {
         lease = Some(reserve(call, ipam, &mut undo)?);
     }
@@ -110,7 +118,8 @@ fn masquerade<'c>(
     }
     let attachment = call.attachment()?;
     undo.push("remove the pod's masquerading", move || {
-        masquerade::remove_pod(&mut Netfilter::unopened(), net, attachment).map_err(|e| e.to_string())
+        masquerade::remove_pod(&mut Netfilter::unopened(), net, attachment)
+            .map_err(|e| e.to_string())
     });
     masquerade::ensure_pod(netfilter, net, attachment, &layer3.addresses)?;
     Ok(())

@@ -68,8 +68,11 @@ fn create(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<Link, CniE
     // Before it goes up: a pod must not set the node's routes by router advertisements (CVE-2020-10749).
     accept_no_ra(name)?;
     link::get(host, name.as_str())?.ok_or_else(|| {
-        CniError::new(Code::TryAgain, format!("bridge {name} vanished while it was set up"))
-            .with_details("something else on this node deletes it")
+        CniError::new(
+            Code::TryAgain,
+            format!("bridge {name} vanished while it was set up"),
+        )
+        .with_details("something else on this node deletes it")
     })
 }
 
@@ -89,5 +92,8 @@ pub fn mac_now(host: &mut Socket, conf: &Conf, bridge: &Link) -> Result<String, 
     } else {
         link::get_index(host, bridge.index)?.and_then(|l| l.mac)
     };
-    Ok(now.or(bridge.mac).map(|m| m.to_string()).unwrap_or_default())
+    Ok(now
+        .or(bridge.mac)
+        .map(|m| m.to_string())
+        .unwrap_or_default())
 }

@@ -51,7 +51,11 @@ pub fn check(call: &Call) -> Result<(), CniError> {
     let mut host = Socket::open(ROUTE)?;
     let bridge = present(&mut host, conf.bridge.as_str(), "on the node")?;
     bridge::require_bridge(&bridge)?;
-    if let Some(told) = prev.interfaces.iter().find(|i| i.name == bridge.name && i.sandbox.is_empty()) {
+    if let Some(told) = prev
+        .interfaces
+        .iter()
+        .find(|i| i.name == bridge.name && i.sandbox.is_empty())
+    {
         same_mac(&bridge, told)?;
     }
     if conf.promisc && !bridge.is_promisc() {
@@ -94,16 +98,25 @@ fn check_port(
         .filter(|l| l.kind.as_deref() == Some("veth") && l.peer_index == Some(pod_end.index))
         .ok_or_else(|| {
             differs(
-                format!("the peer of {} is not on this node's namespace", pod_end.name),
+                format!(
+                    "the peer of {} is not on this node's namespace",
+                    pod_end.name
+                ),
                 "",
             )
         })?;
-    let known = prev.interfaces.iter().find(|i| i.sandbox.is_empty() && i.name == port.name);
+    let known = prev
+        .interfaces
+        .iter()
+        .find(|i| i.sandbox.is_empty() && i.name == port.name);
     match known {
         Some(told) => same_mac(&port, told)?,
         None => {
             return Err(differs(
-                format!("the pod's peer is {}, which prevResult does not name", port.name),
+                format!(
+                    "the pod's peer is {}, which prevResult does not name",
+                    port.name
+                ),
                 "was it renamed?",
             ));
         }
@@ -148,8 +161,14 @@ fn check_layer3(pod: &mut Socket, prev: &CniResult, link: &Link) -> Result<(), C
     for ip in prev.ips.iter().filter(|ip| names_link(ip.interface)) {
         if !held.iter().any(|a| a.net == ip.address) {
             return Err(differs(
-                format!("Failed to match addr {} on interface {}", ip.address, link.name),
-                format!("`ip address add {} dev {}` in the pod", ip.address, link.name),
+                format!(
+                    "Failed to match addr {} on interface {}",
+                    ip.address, link.name
+                ),
+                format!(
+                    "`ip address add {} dev {}` in the pod",
+                    ip.address, link.name
+                ),
             ));
         }
     }
@@ -160,7 +179,10 @@ fn check_layer3(pod: &mut Socket, prev: &CniResult, link: &Link) -> Result<(), C
     for told in &prev.routes {
         let gw = told.gw.or_else(|| {
             let v4 = told.dst.is_ipv4();
-            prev.ips.iter().filter_map(|ip| ip.gateway).find(|g| g.is_ipv4() == v4)
+            prev.ips
+                .iter()
+                .filter_map(|ip| ip.gateway)
+                .find(|g| g.is_ipv4() == v4)
         });
         let found = routes.iter().any(|r| {
             r.dst.network() == told.dst.network()
@@ -171,8 +193,14 @@ fn check_layer3(pod: &mut Socket, prev: &CniResult, link: &Link) -> Result<(), C
         if !found {
             let via = gw.map(|g| format!(" via {g}")).unwrap_or_default();
             return Err(differs(
-                format!("Expected Route {}{via} not found on {}", told.dst, link.name),
-                format!("`ip route add {}{via} dev {}` in the pod", told.dst, link.name),
+                format!(
+                    "Expected Route {}{via} not found on {}",
+                    told.dst, link.name
+                ),
+                format!(
+                    "`ip route add {}{via} dev {}` in the pod",
+                    told.dst, link.name
+                ),
             ));
         }
     }

@@ -198,7 +198,9 @@ fn vlans(fields: &Fields) -> Result<Vlans, CniError> {
 /// One item: `{"minID":…,"maxID":…}` and/or `{"id":…}`.
 fn trunk_item(item: &Fields) -> Result<Vec<u16>, CniError> {
     let id = |key: &str| -> Result<Option<u16>, CniError> {
-        let Some(n) = item.i64(key)? else { return Ok(None) };
+        let Some(n) = item.i64(key)? else {
+            return Ok(None);
+        };
         u16::try_from(n)
             .ok()
             .filter(|&id| id > 0 && i64::from(id) <= VLAN_MAX)

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use libcni::firewall::{masquerade, spoof};
+use libcni::firewall::{legacy, masquerade, spoof};
 use libcni::kernel::nft::Netfilter;
 use libcni::kernel::{conntrack, link, neigh};
 use libcni::nl::{Batch, NlError, ROUTE, Socket};
@@ -84,7 +84,10 @@ fn remove_filters(
     if let Some(ipam) = ipam {
         gather.note(ipam.when_sole(call, || masquerade::remove_network(netfilter, net)));
     }
-    // gather.note(legacy::remove(netfilter, net, attachment, addresses));
+    let left = gather.note(legacy::remove(netfilter, net, attachment, addresses));
+    for line in left.unwrap_or_default() {
+        eprintln!("bridge: {line}");
+    }
 }
 
 /// Deletes the veth pair by its host end; if that is not ours (the reference made it), by the pod end.

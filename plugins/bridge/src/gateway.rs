@@ -109,7 +109,12 @@ pub fn learn(
     let mut batch = Batch::new();
     for ip in layer3.addresses.iter().map(|a| a.ip()) {
         if layer3.gateways.iter().any(|g| g.contains(ip)) {
-            batch.push(neigh::replace(gateway.index, ip, pod_mac, neigh::State::Reachable));
+            batch.push(neigh::replace(
+                gateway.index,
+                ip,
+                pod_mac,
+                neigh::State::Reachable,
+            ));
         }
     }
     Ok(host.run(&batch)?)

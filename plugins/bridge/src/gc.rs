@@ -1,7 +1,5 @@
 //! GC: links, filters and reservations of this network that belong to no valid attachment.
 
-use std::collections::HashSet;
-
 use libcni::firewall::{masquerade, spoof};
 use libcni::kernel::link;
 use libcni::kernel::nft::Netfilter;
@@ -17,13 +15,18 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     let mut gather = Gather::new();
     let net = call.network();
     let mut host = Socket::open(ROUTE)?;
-    let wanted: HashSet<String> = valid.iter().map(|a| identity::alias(net, a)).collect();
+    let mut wanted: Vec<String> = valid.iter().map(|a| identity::alias(net, a)).collect();
+    wanted.sort_unstable();
     // The one place that lists links: the hot verbs know their names.
-    let ours = gather.note(link::list(&mut host, "veth")).unwrap_or_default();
+    let ours = gather
+        .note(link::list(&mut host, "veth"))
+        .unwrap_or_default();
     let mut batch = Batch::new();
     for link in ours {
         let alias = link.alias.as_deref().unwrap_or_default();
-        if identity::is_of_network(alias, net) && !wanted.contains(alias) {
+        if identity::is_of_network(alias, net)
+            && wanted.binary_search_by(|w| w.as_str().cmp(alias)).is_err()
+        {
             batch.push(link::del(link.index));
         }
     }

@@ -76,7 +76,9 @@ pub fn layer3(conf: &Conf, result: &mut CniResult) -> Result<Layer3, CniError> {
     result.routes.extend(defaults);
     for route in &result.routes {
         let through = Route {
-            gw: route.gw.or_else(|| first_gateway(result, route.dst.is_ipv4())),
+            gw: route
+                .gw
+                .or_else(|| first_gateway(result, route.dst.is_ipv4())),
             ..route.clone()
         };
         // The same route twice is one route; the kernel would answer EEXIST.

@@ -24,7 +24,12 @@ pub struct Pod {
 }
 
 /// Sets the pod end up with its addresses and routes, in one send.
-pub fn configure(conf: &Conf, netns: &Netns, veth: &Veth, layer3: &Layer3) -> Result<Pod, CniError> {
+pub fn configure(
+    conf: &Conf,
+    netns: &Netns,
+    veth: &Veth,
+    layer3: &Layer3,
+) -> Result<Pod, CniError> {
     let name = veth.pod_name.as_str();
     let mut sock = netns.enter(|| -> Result<Socket, CniError> {
         write_sysctls(conf, name, layer3)?;
@@ -34,7 +39,8 @@ pub fn configure(conf: &Conf, netns: &Netns, veth: &Veth, layer3: &Layer3) -> Re
         Some(index) => index,
         None => {
             let link = link::get(&mut sock, name)?;
-            link.ok_or_else(|| internal(format!("{name} vanished from the pod")))?.index
+            link.ok_or_else(|| internal(format!("{name} vanished from the pod")))?
+                .index
         }
     };
     let mut pod = Pod {
@@ -85,16 +91,17 @@ impl Pod {
             conntrack::forget(netfilter, &ips)?;
         }
         // The MAC it has already: the kernel announces the addresses again.
-        Ok(self.sock.run(&Batch::from(link::set_mac(self.index, self.mac)))?)
+        Ok(self
+            .sock
+            .run(&Batch::from(link::set_mac(self.index, self.mac)))?)
     }
 }
 
 /// IPv6 has no netlink for these. Without IPv6 there are no such files; that matters only if the pod is to
 /// have an IPv6 address.
 fn write_sysctls(conf: &Conf, ifname: &str, layer3: &Layer3) -> Result<(), CniError> {
-    let set = |key: &str, value: &str| {
-        sysctl::write_if_present(sysctl::ipv6_conf(ifname, key), value)
-    };
+    let set =
+        |key: &str, value: &str| sysctl::write_if_present(sysctl::ipv6_conf(ifname, key), value);
     if conf.enable_dad {
         set("enhanced_dad", "1")?;
         set("accept_dad", "1")?;

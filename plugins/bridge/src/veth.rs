@@ -123,8 +123,11 @@ fn create(
         return Ok((name, veth));
     }
     let id = &attachment.container_id;
-    Err(internal(format!("no free name for the host end of {id}"))
-        .with_details("`ip link | grep podwire:` shows which attachments hold the names it may have"))
+    Err(
+        internal(format!("no free name for the host end of {id}")).with_details(
+            "`ip link | grep podwire:` shows which attachments hold the names it may have",
+        ),
+    )
 }
 
 enum InTheWay {
@@ -143,7 +146,8 @@ fn in_the_way(host: &mut Socket, name: &IfName, alias: &str) -> Result<InTheWay,
 
 fn exists(attachment: &Attachment, cause: &NlError) -> CniError {
     let ifname = &attachment.ifname;
-    let msg = format!("interface {ifname} already exists in the pod, or this attachment already stands");
+    let msg =
+        format!("interface {ifname} already exists in the pod, or this attachment already stands");
     CniError::new(EXISTS, msg).with_details(format!(
         "{cause}; call DEL for this container and interface first"
     ))

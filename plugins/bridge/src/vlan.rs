@@ -97,7 +97,10 @@ pub fn gateway_link(
     let link = match link::get(host, name.as_str())? {
         Some(link) => link,
         None => {
-            let (here, port) = (Netns::open(Path::new("/proc/self/ns/net"))?, port_name(&name)?);
+            let (here, port) = (
+                Netns::open(Path::new("/proc/self/ns/net"))?,
+                port_name(&name)?,
+            );
             let pair = link::veth(&VethSpec {
                 host_name: port.as_str(),
                 host_mac: Mac::random_local(),
@@ -124,7 +127,10 @@ pub fn gateway_link(
     let port = port.ok_or_else(|| {
         CniError::new(
             FOREIGN_BRIDGE,
-            format!("{name} exists, but is no veth pair with a port of {}", bridge.name),
+            format!(
+                "{name} exists, but is no veth pair with a port of {}",
+                bridge.name
+            ),
         )
         .with_details("rename it: the gateway of the VLAN goes by that name")
     })?;
@@ -148,9 +154,8 @@ pub fn gateway_link(
 
 /// The other end: named after its gateway interface, so that racing ADDs ask for the same pair.
 fn port_name(gateway: &IfName) -> Result<IfName, CniError> {
-    let hash = gateway
-        .as_str()
-        .bytes()
-        .fold(0x811c_9dc5_u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+    let hash = gateway.as_str().bytes().fold(0x811c_9dc5_u32, |h, b| {
+        (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
+    });
     IfName::parse(&format!("veth{hash:08x}"))
 }

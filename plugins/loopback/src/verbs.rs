@@ -22,7 +22,10 @@ pub fn add(call: &Call) -> Result<CniResult, CniError> {
         if !held.net.ip().is_loopback() {
             return Err(CniError::new(
                 Code::Internal,
-                format!("loopback interface found with non-loopback address {}", held.net),
+                format!(
+                    "loopback interface found with non-loopback address {}",
+                    held.net
+                ),
             )
             .with_details("remove that address from lo, or take loopback out of the chain"));
         }
@@ -60,6 +63,8 @@ pub fn check(call: &Call) -> Result<(), CniError> {
     if link::get(&mut pod, LO)?.is_some_and(|lo| lo.is_up()) {
         return Ok(());
     }
-    Err(CniError::new(Code::Other(103), "loopback interface is down")
-        .with_details("`ip link set lo up` in the pod"))
+    Err(
+        CniError::new(Code::Other(103), "loopback interface is down")
+            .with_details("`ip link set lo up` in the pod"),
+    )
 }
