@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use conformance::containerd::{Container, Footprint, Machine, Node, each, text};
 use serde_json::{Value, json};
 
+const STORE: &str = "/var/lib/cni/networks/cbr0";
 const SLEEP: [&str; 2] = ["sleep", "1000000"];
 
 /// The documents' network: `cbr0` holds the first address of the node's subnet.
@@ -35,15 +36,19 @@ fn node(subnet: &str) -> Node {
 fn nothing_is_left(node: Node) {
     let left = node.left_over_at_last().unwrap();
     assert!(left.is_empty(), "left on the node: {left:#?}");
-    assert_eq!(
-        node.list("/var/lib/cni/networks/cbr0"),
-        ["last_reserved_ip.0", "lock"]
-    );
+    assert_eq!(store(&node), ["last_reserved_ip.0", "lock"]);
     assert_eq!(
         node.stop().unwrap(),
         Vec::<String>::new(),
         "left on the machine"
     );
+}
+
+/// The reservations of `cbr0` and what goes with them, as an admin's `ls` shows them: without hidden names.
+fn store(node: &Node) -> Vec<String> {
+    let mut names = node.list(STORE);
+    names.retain(|name| !name.starts_with('.'));
+    names
 }
 
 fn address(pod: &Container<'_>) -> String {
@@ -104,21 +109,20 @@ fn two_pods_get_addresses_and_talk_and_leave_nothing() {
         (address(&web), address(&client)),
         ("10.40.1.2".into(), "10.40.1.3".into())
     );
-    let store = "/var/lib/cni/networks/cbr0";
     assert_eq!(
-        node.list(store),
+        store(&node),
         ["10.40.1.2", "10.40.1.3", "last_reserved_ip.0", "lock"]
     );
     assert_eq!(
-        node.read(&format!("{store}/10.40.1.2")).unwrap(),
+        node.read(&format!("{STORE}/10.40.1.2")).unwrap(),
         "k8s.io-web\r\neth0"
     );
     assert_eq!(
-        node.read(&format!("{store}/10.40.1.3")).unwrap(),
+        node.read(&format!("{STORE}/10.40.1.3")).unwrap(),
         "k8s.io-client\r\neth0"
     );
     assert_eq!(
-        node.read(&format!("{store}/last_reserved_ip.0")).unwrap(),
+        node.read(&format!("{STORE}/last_reserved_ip.0")).unwrap(),
         "10.40.1.3"
     );
 
@@ -192,10 +196,7 @@ fn two_pods_get_addresses_and_talk_and_leave_nothing() {
     };
     assert_eq!(calls(&node, "k8s.io-web", "ADD"), both("ADD"));
     web.remove().unwrap();
-    assert_eq!(
-        node.list(store),
-        ["10.40.1.3", "last_reserved_ip.0", "lock"]
-    );
+    assert_eq!(store(&node), ["10.40.1.3", "last_reserved_ip.0", "lock"]);
     client.exec(&once("10.40.1.1")).unwrap();
     client.remove().unwrap();
     for pod in ["k8s.io-web", "k8s.io-client"] {
@@ -314,11 +315,10 @@ fn picture(node: &Node, pod: &Container<'_>) -> Vec<String> {
                 .map(|line| format!("pod: {line}")),
         );
     }
-    let store = "/var/lib/cni/networks/cbr0";
-    for file in node.list(store) {
+    for file in store(&node) {
         lines.push(format!(
             "{file}: {:?}",
-            node.read(&format!("{store}/{file}")).unwrap()
+            node.read(&format!("{STORE}/{file}")).unwrap()
         ));
     }
     lines.push(pod.netns().unwrap());

@@ -19,7 +19,8 @@ pub struct Still {
     pub routes: BTreeSet<String>,
     /// Rules and set elements of nf_tables, each with its chain or set.
     pub rules: BTreeSet<String>,
-    /// Reserved addresses, results caches: all files below `/var/lib/cni` but each network's `lock` and `last_reserved_ip.N`.
+    /// Reserved addresses, results caches: all files below `/var/lib/cni` but each network's `lock`,
+    /// `last_reserved_ip.N` and hidden ones.
     pub files: BTreeSet<String>,
     /// Mount points.
     pub mounts: BTreeSet<String>,
@@ -93,7 +94,11 @@ impl Still {
             .collect();
         for network in node.list("/var/lib/cni/networks") {
             for file in node.list(&format!("/var/lib/cni/networks/{network}")) {
-                if file != "lock" && !file.starts_with("last_reserved_ip.") {
+                // A hidden name is not an address: an index that some IPAM plugin keeps of its files, say.
+                let meant_to_stay = file == "lock"
+                    || file.starts_with("last_reserved_ip.")
+                    || file.starts_with('.');
+                if !meant_to_stay {
                     still.files.insert(format!("networks/{network}/{file}"));
                 }
             }

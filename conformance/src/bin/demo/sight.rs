@@ -155,12 +155,18 @@ impl Bridge {
 pub(crate) fn kept(node: &Node, bridge: &str) -> Result<Vec<String>> {
     let still = Bridge::look(node, bridge, &[])?;
     let mut kept = vec![format!("bridge {bridge} {}", still.address)];
-    for file in node.list(&format!("/var/lib/cni/networks/{bridge}")) {
-        let content = node.read(&format!("/var/lib/cni/networks/{bridge}/{file}"))?;
+    let store = format!("/var/lib/cni/networks/{bridge}");
+    for name in node.list(&store) {
+        let path = format!("{store}/{name}");
+        if node.path(&path).is_dir() {
+            kept.push(format!("{name}/ ({})", node.list(&path).join(", ")));
+            continue;
+        }
+        let content = node.read(&path)?;
         kept.push(if content.is_empty() {
-            file
+            name
         } else {
-            format!("{file}: {content}")
+            format!("{name}: {content}")
         });
     }
     Ok(kept)
