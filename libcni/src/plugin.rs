@@ -13,10 +13,8 @@ pub mod suite;
 pub mod undo;
 
 use std::io::{Read, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Mutex;
 
 pub use gather::Gather;
 pub use undo::Undo;
@@ -31,18 +29,14 @@ use crate::spec::{Attachment, NetName, Version};
 
 /// The verbs of one plugin. No default methods: a plugin that forgets GC or STATUS does not compile.
 pub trait Plugin {
-    /// Name of the executable.
-    const NAME: &'static str;
-    /// What it does, in one line, for `--help`.
-    const SUMMARY: &'static str;
-    /// Versions it speaks.
-    const VERSIONS: &'static [Version] = &Version::ALL;
+    /// Its name, purpose and versions.
+    const ABOUT: About;
 
     /// Attaches, and says what it made.
     ///
     /// # Errors
     /// Everything done so far was taken back.
-    fn add(call: &Call) -> Result<CniResult, CniError>;
+    fn add(call: &'static Call) -> Result<CniResult, CniError>;
     /// Detaches; what is gone already is no error.
     ///
     /// # Errors
@@ -63,6 +57,17 @@ pub trait Plugin {
     /// # Errors
     /// Codes 50 and 51.
     fn status(call: &Call) -> Result<(), CniError>;
+}
+
+/// What a plugin says of itself.
+#[derive(Debug)]
+pub struct About {
+    /// Name of the executable.
+    pub name: &'static str,
+    /// What it does, in one line, for `--help`.
+    pub summary: &'static str,
+    /// Versions it speaks.
+    pub versions: &'static [Version],
 }
 
 /// One call: the environment and the configuration, checked as far as the protocol goes.
@@ -154,40 +159,31 @@ impl Call {
 
 // === the edge ===
 
-/// What was panicked with, kept for the error object.
-static PANIC: Mutex<String> = Mutex::new(String::new());
-
 /// The whole life of a plugin process.
 #[must_use]
 pub fn run<P: Plugin>() -> ExitCode {
     if let Some(flag) = std::env::args().nth(1) {
-        return about::<P>(&flag);
+        return about(&P::ABOUT, &flag);
     }
     signal::install();
     std::panic::set_hook(Box::new(|info| {
-        if let Ok(mut text) = PANIC.lock() {
-            *text = info.to_string();
-        }
-    }));
-    let outcome = catch_unwind(AssertUnwindSafe(dispatch::<P>)).unwrap_or_else(|_| {
-        let what = PANIC.lock().map(|text| text.clone()).unwrap_or_default();
-        Err(
-            CniError::new(Code::Internal, format!("{} panicked: {what}", P::NAME))
-                .with_details("this is a bug; what was done has been undone as far as possible"),
+        undo::run();
+        let e = CniError::new(
+            Code::Internal,
+            format!("{} panicked: {info}", P::ABOUT.name),
         )
-    });
-    match outcome {
-        Ok(text) => match print(&text) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(e) => {
-                eprintln!("{}: cannot write to stdout: {e}", P::NAME);
-                ExitCode::FAILURE
-            }
-        },
+        .with_details("this is a bug; what was done has been undone as far as possible");
+        let _ = print(&e.to_json());
+        std::process::exit(1);
+    }));
+    let (text, status) = match dispatch::<P>() {
+        Ok(text) => (text, ExitCode::SUCCESS),
+        Err(e) => (e.to_json(), ExitCode::FAILURE),
+    };
+    match print(&text) {
+        Ok(()) => status,
         Err(e) => {
-            if let Err(failure) = print(&e.to_json()) {
-                eprintln!("{}: {e} (cannot write to stdout: {failure})", P::NAME);
-            }
+            eprintln!("{}: cannot write to stdout: {e}: {text}", P::ABOUT.name);
             ExitCode::FAILURE
         }
     }
@@ -204,19 +200,19 @@ fn print(text: &str) -> std::io::Result<()> {
 fn dispatch<P: Plugin>() -> Result<String, CniError> {
     let env = match Invocation::read(&ProcessEnv)? {
         Invocation::About => {
-            eprint!("{}", banner::<P>());
+            eprint!("{}", banner(&P::ABOUT));
             return Ok(String::new());
         }
         Invocation::Unknown(command) => {
             conf::network_name(&conf::decode(&read_stdin()?)?)?;
             return Err(args::unknown_command(&command));
         }
-        Invocation::Call(env) if env.verb == Verb::Version => return Ok(versions::<P>()),
+        Invocation::Call(env) if env.verb == Verb::Version => return Ok(versions(&P::ABOUT)),
         Invocation::Call(env) => env,
     };
     let stdin = read_stdin()?;
     let node = conf::decode(&stdin)?;
-    let conf = NetConf::read(&node, env.verb, P::VERSIONS)?;
+    let conf = NetConf::read(&node, env.verb, P::ABOUT.versions)?;
     let netns = Netns::open(Path::new(env.netns.as_deref().unwrap_or_default()));
     if let Ok(netns) = &netns {
         if !env.netns_override && env.attachment.is_some() && netns.is_current() {
@@ -227,27 +223,28 @@ fn dispatch<P: Plugin>() -> Result<String, CniError> {
             .with_details("nothing was done; set CNI_NETNS_OVERRIDE=1 if this is what you want"));
         }
     }
-    let call = Call {
+    // For ever: a step to undo may need it, also after a panic.
+    let call: &'static Call = Box::leak(Box::new(Call {
         env,
         conf,
         node,
         stdin,
         netns,
-    };
+    }));
     match call.env.verb {
         Verb::Add => {
-            let result = P::add(&call)?;
+            let result = P::add(call)?;
             return result.to_json(call.version());
         }
-        Verb::Del => P::del(&call)?,
-        Verb::Check => P::check(&call)?,
-        Verb::Status => P::status(&call)?,
+        Verb::Del => P::del(call)?,
+        Verb::Check => P::check(call)?,
+        Verb::Status => P::status(call)?,
         Verb::Gc => match &call.conf.valid_attachments {
-            Some(valid) => P::gc(&call, valid)?,
+            Some(valid) => P::gc(call, valid)?,
             // Nobody said who is valid: freeing everything would be a guess.
             None => eprintln!(
                 "{}: GC without cni.dev/valid-attachments frees nothing",
-                P::NAME
+                P::ABOUT.name
             ),
         },
         Verb::Version => unreachable!("answered before stdin is read"),
@@ -264,28 +261,29 @@ fn read_stdin() -> Result<Vec<u8>, CniError> {
     Ok(bytes)
 }
 
-fn versions<P: Plugin>() -> String {
-    let supported: Vec<String> = P::VERSIONS.iter().map(|v| v.as_str().to_owned()).collect();
+fn versions(about: &About) -> String {
+    let versions = about.versions.iter();
+    let supported: Vec<String> = versions.map(|v| v.as_str().to_owned()).collect();
     let answer = Node::obj()
         .put("cniVersion", Version::CURRENT.as_str())
         .put("supportedVersions", supported.as_slice());
     format!("{}\n", answer.build().write_compact())
 }
 
-fn banner<P: Plugin>() -> String {
-    let supported: Vec<&str> = P::VERSIONS.iter().map(|v| v.as_str()).collect();
+fn banner(about: &About) -> String {
+    let supported: Vec<&str> = about.versions.iter().map(|v| v.as_str()).collect();
     format!(
         "CNI {} plugin v{} (podwire)\nCNI protocol versions supported: {}\n",
-        P::NAME,
+        about.name,
         env!("CARGO_PKG_VERSION"),
         supported.join(", ")
     )
 }
 
 /// `--help` and `--version`, for people.
-fn about<P: Plugin>(flag: &str) -> ExitCode {
+fn about(about: &About, flag: &str) -> ExitCode {
     let text = match flag {
-        "--version" | "-V" => format!("{} {} (podwire)\n", P::NAME, env!("CARGO_PKG_VERSION")),
+        "--version" | "-V" => format!("{} {} (podwire)\n", about.name, env!("CARGO_PKG_VERSION")),
         "--help" | "-h" => format!(
             "{name}: {summary}\n\n\
              A CNI plugin: runtimes call it with CNI_COMMAND (ADD, DEL, CHECK, GC, STATUS or VERSION) and the other\n\
@@ -296,12 +294,12 @@ fn about<P: Plugin>(flag: &str) -> ExitCode {
              CNI_COMMAND=ADD CNI_CONTAINERID=test CNI_NETNS=/run/netns/test CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin \\\n    \
              {name} < network.json\n\n\
              Keys, files and error codes: docs/{name}.md\n{banner}",
-            name = P::NAME,
-            summary = P::SUMMARY,
-            banner = banner::<P>(),
+            name = about.name,
+            summary = about.summary,
+            banner = banner(about),
         ),
         _ => {
-            eprintln!("{}: unknown argument {flag:?}; try --help", P::NAME);
+            eprintln!("{}: unknown argument {flag:?}; try --help", about.name);
             return ExitCode::from(2);
         }
     };

@@ -4,18 +4,21 @@
 
 mod verbs;
 
-use libcni::plugin::{self, Call, Plugin};
-use libcni::spec::{Attachment, CniError, CniResult};
+use libcni::plugin::{self, About, Call, Plugin};
+use libcni::spec::{Attachment, CniError, CniResult, Version};
 
 libcni::suite_note!("host-local");
 
 struct HostLocal;
 
 impl Plugin for HostLocal {
-    const NAME: &'static str = "host-local";
-    const SUMMARY: &'static str = "gives pods addresses from ranges of this node";
+    const ABOUT: About = About {
+        name: "host-local",
+        summary: "gives pods addresses from ranges of this node",
+        versions: &Version::ALL,
+    };
 
-    fn add(call: &Call) -> Result<CniResult, CniError> {
+    fn add(call: &'static Call) -> Result<CniResult, CniError> {
         verbs::add(call)
     }
     fn del(call: &Call) -> Result<(), CniError> {

@@ -17,7 +17,7 @@ use crate::store::{IpamConf, Lease, NetDir, Range};
 const OWN: &str = "host-local";
 
 /// Who hands out this network's addresses.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Ipam {
     /// This suite's `host-local`, without an exec.
     InProcess,

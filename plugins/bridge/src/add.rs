@@ -18,7 +18,7 @@ use crate::{bridge, gateway, pod, veth};
 const PORT_UP_MS: u32 = 2500;
 
 /// Attaches the pod.
-pub fn add(call: &Call) -> Result<CniResult, CniError> {
+pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
     let conf = Conf::parse(call)?;
     let netns = call.netns()?;
     let ipam = match &conf.ipam {
@@ -96,20 +96,21 @@ pub fn add(call: &Call) -> Result<CniResult, CniError> {
     Ok(result)
 }
 
-fn reserve<'c>(call: &'c Call, ipam: &'c Ipam, undo: &mut Undo<'c>) -> Result<Lease, CniError> {
+fn reserve(call: &'static Call, ipam: &Ipam, undo: &mut Undo) -> Result<Lease, CniError> {
     let lease = ipam.add(call)?;
     let ips: Vec<_> = lease.result.ips.iter().map(|ip| ip.address.ip()).collect();
+    let ipam = ipam.clone();
     undo.push("release the address", move || ipam.undo_add(call, &ips));
     Ok(lease)
 }
 
 /// Per network where its ranges are known, so that all its ADDs but the first only look; else per pod.
-fn masquerade<'c>(
-    call: &'c Call,
+fn masquerade(
+    call: &'static Call,
     ipam: &Ipam,
     layer3: &Layer3,
     netfilter: &mut Netfilter,
-    undo: &mut Undo<'c>,
+    undo: &mut Undo,
 ) -> Result<(), CniError> {
     let net = call.network();
     if let Some(ranges) = ipam.ranges(call)? {

@@ -14,18 +14,21 @@ mod status;
 mod veth;
 mod vlan;
 
-use libcni::plugin::{self, Call, Plugin};
-use libcni::spec::{Attachment, CniError, CniResult};
+use libcni::plugin::{self, About, Call, Plugin};
+use libcni::spec::{Attachment, CniError, CniResult, Version};
 
 libcni::suite_note!("bridge");
 
 struct Bridge;
 
 impl Plugin for Bridge {
-    const NAME: &'static str = "bridge";
-    const SUMMARY: &'static str = "connects pods to a Linux bridge";
+    const ABOUT: About = About {
+        name: "bridge",
+        summary: "connects pods to a Linux bridge",
+        versions: &Version::ALL,
+    };
 
-    fn add(call: &Call) -> Result<CniResult, CniError> {
+    fn add(call: &'static Call) -> Result<CniResult, CniError> {
         add::add(call)
     }
     fn del(call: &Call) -> Result<(), CniError> {

@@ -33,14 +33,14 @@ pub struct Veth {
 }
 
 /// Makes the pair and sets the port up: one send, unless the port has VLANs or a MAC filter.
-pub fn connect<'c>(
-    call: &'c Call,
+pub fn connect(
+    call: &'static Call,
     conf: &Conf,
     host: &mut Socket,
     netfilter: &mut Netfilter,
     bridge: &Link,
     mtu: Option<u32>,
-    undo: &mut Undo<'c>,
+    undo: &mut Undo,
 ) -> Result<Veth, CniError> {
     let attachment = call.attachment()?;
     let net = call.network();

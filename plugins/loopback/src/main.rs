@@ -2,18 +2,21 @@
 
 mod verbs;
 
-use libcni::plugin::{self, Call, Plugin};
-use libcni::spec::{Attachment, CniError, CniResult};
+use libcni::plugin::{self, About, Call, Plugin};
+use libcni::spec::{Attachment, CniError, CniResult, Version};
 
 libcni::suite_note!("loopback");
 
 struct Loopback;
 
 impl Plugin for Loopback {
-    const NAME: &'static str = "loopback";
-    const SUMMARY: &'static str = "sets the pod's loopback interface up";
+    const ABOUT: About = About {
+        name: "loopback",
+        summary: "sets the pod's loopback interface up",
+        versions: &Version::ALL,
+    };
 
-    fn add(call: &Call) -> Result<CniResult, CniError> {
+    fn add(call: &'static Call) -> Result<CniResult, CniError> {
         verbs::add(call)
     }
     fn del(call: &Call) -> Result<(), CniError> {
