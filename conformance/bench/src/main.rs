@@ -32,7 +32,14 @@ use machine::Watch;
 use measure::{burst, crowd, dual, footprint, sequential, store};
 use report::{Format, Report};
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::from(2)
+    })
+}
+
+fn run() -> Result<ExitCode> {
     let Some(options) = Options::parse(std::env::args().skip(1))? else {
         print!("{}", args::HELP);
         return Ok(ExitCode::SUCCESS);
