@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use nix::errno::Errno;
 use thiserror::Error;
 
-use crate::kernel::nft::Family;
+use crate::kernel::nft::{Family, Netfilter, Transaction};
 use crate::nl::{NlError, errno_name};
 use crate::spec::{Attachment, CniError, Code, NetName};
 
@@ -126,18 +126,29 @@ fn lost_a_race(error: &NlError) -> bool {
             .any(|errno| error.is(*errno))
 }
 
-/// Runs one attempt after the other until one does not lose a race; the last error, if all do.
+/// Runs one attempt after the other, counted from 1, until one does not lose a race; the last error, if all do.
 fn settle<T>(
     what: &str,
-    mut attempt: impl FnMut() -> Result<T, NlError>,
+    mut attempt: impl FnMut(u32) -> Result<T, NlError>,
 ) -> Result<T, FirewallError> {
     let mut tries = 1;
     loop {
-        match attempt() {
+        match attempt(tries) {
             Ok(done) => return Ok(done),
             Err(error) if tries < TRIES && lost_a_race(&error) => tries += 1,
             Err(error) => return Err(FirewallError::kernel(what, error)),
         }
+    }
+}
+
+/// A transaction that makes what the following look finds missing. Others may be making the same: a transaction that
+/// is refused for its generation costs nothing, one that is refused for what is in it a grace period. Where strangers
+/// change their rules without a pause the generation never holds, so after half the tries it is not minded.
+fn begin(netfilter: &mut Netfilter, attempt: u32) -> Result<Transaction, NlError> {
+    if attempt <= TRIES / 2 {
+        Ok(Transaction::at_generation(netfilter.generation()?))
+    } else {
+        Ok(Transaction::new())
     }
 }
 

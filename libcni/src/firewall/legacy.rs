@@ -57,17 +57,17 @@ pub fn remove(
     ]
     .concat();
     let mut outcomes = vec![
-        settle("the reference's nftables masquerading", || {
+        settle("the reference's nftables masquerading", |_| {
             remove_rules(netfilter, &GO_MASQUERADE, GO_MASQUERADE_CHAIN, &|l| {
                 l.rule.comment.starts_with(&comment)
             })
         }),
-        settle("the reference's MAC filter", || {
+        settle("the reference's MAC filter", |_| {
             remove_spoof(netfilter, &spoof)
         }),
     ];
     for table in &iptables::TABLES {
-        outcomes.push(settle("the reference's iptables masquerading", || {
+        outcomes.push(settle("the reference's iptables masquerading", |_| {
             iptables::remove(netfilter, table, &chain, addresses)
         }));
     }
@@ -101,11 +101,11 @@ pub fn gc(
                 .iter()
                 .any(|valid| comment.starts_with(valid))
     };
-    let mut outcomes = vec![settle("the reference's nftables masquerading", || {
+    let mut outcomes = vec![settle("the reference's nftables masquerading", |_| {
         remove_rules(netfilter, &GO_MASQUERADE, GO_MASQUERADE_CHAIN, &stale)
     })];
     for table in &iptables::TABLES {
-        outcomes.push(settle("the reference's iptables masquerading", || {
+        outcomes.push(settle("the reference's iptables masquerading", |_| {
             iptables::gc(netfilter, table, net, valid)
         }));
     }

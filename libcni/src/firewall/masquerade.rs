@@ -43,10 +43,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use nix::errno::Errno;
 
-use super::{FirewallError, OBJECT_NET_BYTES, TABLE, TABLE_COMMENT, settle, sha512, shortened};
-use crate::kernel::nft::{Base, Family, ListedRule, Netfilter, Rule, Table, Transaction, matching};
+use super::{
+    FirewallError, OBJECT_NET_BYTES, TABLE, TABLE_COMMENT, begin, settle, sha512, shortened,
+};
+use crate::kernel::nft::{
+    Base, Chain, Family, ListedRule, Netfilter, Rule, Table, Transaction, matching,
+};
 use crate::nl::NlError;
 use crate::spec::NetName;
 use crate::store::Range;
@@ -78,7 +81,9 @@ pub fn ensure_network(
     in_use: &dyn Fn() -> Vec<IpAddr>,
 ) -> Result<(), FirewallError> {
     let network = Network::new(net, ranges);
-    settle(&network.what(), || network.ensure(netfilter, in_use))
+    settle(&network.what(), |attempt| {
+        network.ensure(netfilter, in_use, attempt)
+    })
 }
 
 /// Whether [`ensure_network`]'s chain stands, rule by rule.
@@ -105,7 +110,7 @@ pub fn check_network(
     let listed = INET
         .rules(netfilter, &network.chain)
         .map_err(|e| FirewallError::kernel(&network.what(), e))?;
-    let complete = usize::try_from(chain.uses).is_ok_and(|uses| uses == listed.len());
+    let complete = chain.comment.is_empty() || chain.comment == network.comment(chain.uses);
     if complete && network.begins(&listed) {
         Ok(())
     } else {
@@ -122,25 +127,31 @@ pub fn check_network(
 /// [`FirewallError::Kernel`]
 pub fn remove_network(netfilter: &mut Netfilter, net: &NetName) -> Result<(), FirewallError> {
     let network = Network::new(net, &[]);
-    let mut transaction = Transaction::new();
-    transaction.push(INET.del_chain(&network.chain));
-    match transaction.commit(netfilter) {
-        Ok(()) => {
-            remove_empty_table(netfilter).map_err(|e| FirewallError::kernel(&network.what(), e))
+    settle(&network.what(), |_| {
+        // Not just tried: a refused transaction costs a grace period.
+        if INET.chain(netfilter, &network.chain)?.is_none() {
+            return Ok(());
         }
-        Err(error) if error.is(Errno::ENOENT) || netfilter.is_unsupported(&error) => Ok(()),
-        Err(error) => Err(FirewallError::kernel(&network.what(), error)),
-    }
+        let mut transaction = Transaction::new();
+        transaction.push(INET.del_chain(&network.chain));
+        transaction.commit(netfilter)?;
+        remove_empty_table(netfilter);
+        Ok(())
+    })
 }
 
-/// Deletes the table unless something is in it.
-fn remove_empty_table(netfilter: &mut Netfilter) -> Result<(), NlError> {
-    let mut transaction = Transaction::new();
-    transaction.push(INET.del_if_empty());
-    match transaction.commit(netfilter) {
-        Err(error) if error.is(Errno::EBUSY) || error.is(Errno::ENOENT) => Ok(()),
-        outcome => outcome,
-    }
+/// Deletes the table unless something is in it. What is worth an error has been done before.
+fn remove_empty_table(netfilter: &mut Netfilter) {
+    let _ = settle("", |_| {
+        // Somebody may just be adding: delete only if nothing changes meanwhile.
+        let generation = netfilter.generation()?;
+        if INET.uses(netfilter)? != Some(0) {
+            return Ok(());
+        }
+        let mut transaction = Transaction::at_generation(generation);
+        transaction.push(INET.del_if_empty());
+        transaction.commit(netfilter)
+    });
 }
 
 /// What one network's chain is to be.
@@ -217,15 +228,19 @@ impl<'a> Network<'a> {
         &self,
         netfilter: &mut Netfilter,
         in_use: &dyn Fn() -> Vec<IpAddr>,
+        attempt: u32,
     ) -> Result<(), NlError> {
-        let Some(chain) = INET.chain(netfilter, &self.chain)? else {
-            return self.write(Transaction::new(), &[], netfilter);
-        };
-        let base = chain.is_base(Base::POSTROUTING_NAT);
-        if base && chain.comment == self.comment(chain.uses) {
+        if self.stands(INET.chain(netfilter, &self.chain)?.as_ref()) {
             return Ok(());
         }
-        let generation = netfilter.generation()?;
+        let mut transaction = begin(netfilter, attempt)?;
+        let Some(chain) = INET.chain(netfilter, &self.chain)? else {
+            return self.write(transaction, &[], netfilter);
+        };
+        if self.stands(Some(&chain)) {
+            return Ok(());
+        }
+        let base = chain.is_base(Base::POSTROUTING_NAT);
         let listed = INET.rules(netfilter, &self.chain)?;
         // Linux before 5.10 keeps no comment on a chain: there the rules themselves tell.
         if base && chain.comment.is_empty() && self.begins(&listed) {
@@ -237,9 +252,15 @@ impl<'a> Network<'a> {
             .map(|l| l.rule)
             .filter(|rule| self.still_needs(rule, &in_use))
             .collect();
-        let mut transaction = Transaction::at_generation(generation);
         transaction.push(INET.del_chain(&self.chain));
         self.write(transaction, &kept, netfilter)
+    }
+
+    /// Is it complete, and of these ranges?
+    fn stands(&self, chain: Option<&Chain>) -> bool {
+        chain.is_some_and(|chain| {
+            chain.is_base(Base::POSTROUTING_NAT) && chain.comment == self.comment(chain.uses)
+        })
     }
 
     fn write(

@@ -15,14 +15,13 @@
 //! (The reference makes two chains and four rules per pod in table `bridge nat`; [`super::legacy`] removes those.)
 //! IP addresses are not filtered, as in the reference.
 
-use super::{FirewallError, TABLE, TABLE_COMMENT, is_of_network, owner, settle};
+use super::{FirewallError, TABLE, TABLE_COMMENT, begin, is_of_network, owner, settle};
 use crate::kernel::Mac;
 use crate::kernel::nft::{
     Base, Element, Family, KeyType, Netfilter, Rule, SetSpec, Table, Transaction, Verdict, matching,
 };
 use crate::nl::NlError;
 use crate::spec::{Attachment, IfName, NetName};
-use nix::errno::Errno;
 
 const BRIDGE: Table<'static> = Table::new(Family::Bridge, TABLE);
 const CHAIN: &str = "prerouting";
@@ -54,11 +53,8 @@ pub fn add(
     mac: Mac,
 ) -> Result<(), FirewallError> {
     let pair = Pair::new(owner(net, attachment), port, mac);
-    let mut with_table = false;
-    settle(&what(port.as_str()), || {
-        let outcome = pair.ensure(netfilter, with_table);
-        with_table |= outcome.as_ref().is_err_and(|e| e.is(Errno::ENOENT));
-        outcome
+    settle(&what(port.as_str()), |attempt| {
+        pair.ensure(netfilter, attempt)
     })
 }
 
@@ -99,7 +95,7 @@ pub fn remove(
     attachment: &Attachment,
 ) -> Result<(), FirewallError> {
     let owner = owner(net, attachment);
-    settle(&what(attachment.ifname.as_str()), || {
+    settle(&what(attachment.ifname.as_str()), |_| {
         remove_where(netfilter, &|comment| comment == owner)
     })
 }
@@ -118,7 +114,7 @@ pub fn gc(
         .map(|attachment| owner(net, attachment))
         .collect();
     let stale = |comment: &str| is_of_network(comment, net) && !valid.iter().any(|v| v == comment);
-    settle(&what(net.as_str()), || remove_where(netfilter, &stale))
+    settle(&what(net.as_str()), |_| remove_where(netfilter, &stale))
 }
 
 fn what(subject: &str) -> String {
@@ -126,35 +122,35 @@ fn what(subject: &str) -> String {
 }
 
 fn remove_where(netfilter: &mut Netfilter, doomed: &dyn Fn(&str) -> bool) -> Result<(), NlError> {
-    let look = |netfilter: &mut Netfilter| -> Result<_, NlError> {
-        let mut all = Vec::new();
-        for set in [GUARDED.name, ALLOWED.name] {
-            all.extend(
-                BRIDGE
-                    .elements(netfilter, set)?
-                    .into_iter()
-                    .map(|element| (set, element)),
-            );
+    let mut transaction = Transaction::new();
+    for set in [GUARDED.name, ALLOWED.name] {
+        for element in BRIDGE.elements(netfilter, set)? {
+            if doomed(&element.comment) {
+                transaction.push(BRIDGE.del_element(set, &element.key));
+            }
         }
-        Ok(all
-            .into_iter()
-            .partition::<Vec<_>, _>(|(_, element)| doomed(&element.comment)))
-    };
-    let (gone, left) = look(netfilter)?;
-    if gone.is_empty() {
+    }
+    if transaction.is_empty() {
         return Ok(());
     }
-    let mut transaction = Transaction::new();
-    for (set, element) in &gone {
-        transaction.push(BRIDGE.del_element(set, &element.key));
-    }
-    if left.is_empty() {
-        // Somebody may just be adding: look again, and delete the table only if nothing changed since.
-        let generation = netfilter.generation()?;
-        if look(netfilter)?.1.is_empty() {
-            transaction = Transaction::at_generation(generation);
-            transaction.push(BRIDGE.del());
+    transaction.commit(netfilter)?;
+    // Only now: of several that delete the last elements at once, each sees the others' before, and the last one sees
+    // none behind. The elements are gone; a table that a busy moment leaves behind is no reason to fail.
+    let _ = settle("", |_| remove_empty_table(netfilter));
+    Ok(())
+}
+
+fn remove_empty_table(netfilter: &mut Netfilter) -> Result<(), NlError> {
+    // Somebody may just be adding: delete only if nothing changes meanwhile.
+    let generation = netfilter.generation()?;
+    for set in [GUARDED.name, ALLOWED.name] {
+        if !BRIDGE.elements(netfilter, set)?.is_empty() {
+            return Ok(());
         }
+    }
+    let mut transaction = Transaction::at_generation(generation);
+    if BRIDGE.uses(netfilter)?.is_some() {
+        transaction.push(BRIDGE.del());
     }
     transaction.commit(netfilter)
 }
@@ -167,6 +163,19 @@ fn rule() -> Rule {
             .verdict(Verdict::Drop),
         "",
     )
+}
+
+/// A transaction that begins with the table and all of it that does not belong to a pod.
+fn with_table(netfilter: &mut Netfilter, attempt: u32) -> Result<Transaction, NlError> {
+    let mut transaction = begin(netfilter, attempt)?;
+    if BRIDGE.chain(netfilter, CHAIN)?.is_none() {
+        transaction.push(BRIDGE.add(TABLE_COMMENT));
+        transaction.push(BRIDGE.add_set(&GUARDED));
+        transaction.push(BRIDGE.add_set(&ALLOWED));
+        transaction.push(BRIDGE.add_chain(CHAIN, Some(Base::BRIDGE_PREROUTING), ""));
+        transaction.push(BRIDGE.add_rule(CHAIN, &rule()));
+    }
+    Ok(transaction)
 }
 
 /// A port's two elements.
@@ -198,20 +207,16 @@ impl Pair {
         }
     }
 
-    fn ensure(&self, netfilter: &mut Netfilter, with_table: bool) -> Result<(), NlError> {
+    fn ensure(&self, netfilter: &mut Netfilter, attempt: u32) -> Result<(), NlError> {
         let guarded = BRIDGE.element(netfilter, GUARDED.name, &self.guarded.key)?;
         let allowed = BRIDGE.element(netfilter, ALLOWED.name, &self.allowed.key)?;
         if guarded.as_ref() == Some(&self.guarded) && allowed.as_ref() == Some(&self.allowed) {
             return Ok(());
         }
-        let mut transaction = Transaction::new();
-        if with_table && BRIDGE.chain(netfilter, CHAIN)?.is_none() {
-            transaction.push(BRIDGE.add(TABLE_COMMENT));
-            transaction.push(BRIDGE.add_set(&GUARDED));
-            transaction.push(BRIDGE.add_set(&ALLOWED));
-            transaction.push(BRIDGE.add_chain(CHAIN, Some(Base::BRIDGE_PREROUTING), ""));
-            transaction.push(BRIDGE.add_rule(CHAIN, &rule()));
-        }
+        let mut transaction = match BRIDGE.chain(netfilter, CHAIN)? {
+            Some(_) => Transaction::new(),
+            None => with_table(netfilter, attempt)?,
+        };
         if guarded.is_some() {
             transaction.push(BRIDGE.del_element(GUARDED.name, &self.guarded.key));
         }

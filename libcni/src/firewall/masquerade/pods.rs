@@ -1,11 +1,10 @@
 //! Pods whose addresses come from another IPAM: one element each.
 
 use ipnetwork::IpNetwork;
-use nix::errno::Errno;
 
 use super::{INET, multicast, remove_empty_table};
 use crate::firewall::{
-    FirewallError, OBJECT_NET_BYTES, TABLE_COMMENT, is_of_network, owner, settle, shortened,
+    FirewallError, OBJECT_NET_BYTES, TABLE_COMMENT, begin, is_of_network, owner, settle, shortened,
 };
 use crate::kernel::nft::{
     Base, Element, Family, KeyType, Netfilter, Rule, SetSpec, Transaction, Verdict, matching,
@@ -28,12 +27,8 @@ pub fn ensure_pod(
 ) -> Result<(), FirewallError> {
     let pods = Pods::new(net);
     let wanted = pods.wanted(&owner(net, attachment), addresses);
-    // Chains and maps are there but for a network's first pod: not asked for until they are missing.
-    let mut with_chains = false;
-    settle(&pods.what(), || {
-        let outcome = pods.ensure(netfilter, &wanted, with_chains);
-        with_chains |= outcome.as_ref().is_err_and(|e| e.is(Errno::ENOENT));
-        outcome
+    settle(&pods.what(), |attempt| {
+        pods.ensure(netfilter, &wanted, attempt)
     })
 }
 
@@ -91,13 +86,16 @@ pub fn gc(
     })
 }
 
+/// How many rules a subnet's chain has; what else uses it are elements.
+const SUBNET_RULES: u32 = 3;
+
 fn remove(
     netfilter: &mut Netfilter,
     net: &NetName,
     doomed: &dyn Fn(&str) -> bool,
 ) -> Result<(), FirewallError> {
     let pods = Pods::new(net);
-    settle(&pods.what(), || pods.remove(netfilter, doomed))
+    settle(&pods.what(), |_| pods.remove(netfilter, doomed))
 }
 
 /// The names of one network's objects.
@@ -119,6 +117,18 @@ struct Wanted<'a> {
 struct Found<'a> {
     map: &'a str,
     element: Element,
+}
+
+// === impl Found ===
+
+impl Found<'_> {
+    /// Where its verdict leads.
+    fn chain(&self) -> &str {
+        match &self.element.verdict {
+            Some(Verdict::Goto(chain)) => chain,
+            _ => "",
+        }
+    }
 }
 
 // === impl Pods ===
@@ -175,36 +185,43 @@ impl Pods {
         &self,
         netfilter: &mut Netfilter,
         wanted: &[Wanted<'_>],
-        with_chains: bool,
+        attempt: u32,
     ) -> Result<(), NlError> {
-        let mut transaction = Transaction::new();
-        let mut chains = Vec::new();
+        let mut changes = Vec::new();
+        let mut without_chain = Vec::new();
         for w in wanted {
             let there = INET.element(netfilter, w.map, &w.element.key)?;
             if there.as_ref() == Some(&w.element) {
                 continue;
             }
-            if with_chains && !chains.contains(&&w.chain) {
-                self.ensure_chains(netfilter, &mut transaction, w, chains.is_empty())?;
-                chains.push(&w.chain);
+            if INET.chain(netfilter, &w.chain)?.is_none() {
+                without_chain.push(w);
             }
             if there.is_some() {
-                transaction.push(INET.del_element(w.map, &w.element.key));
+                changes.push(INET.del_element(w.map, &w.element.key));
             }
-            transaction.push(INET.add_element(w.map, &w.element));
+            changes.push(INET.add_element(w.map, &w.element));
+        }
+        let mut transaction = match without_chain.is_empty() {
+            true => Transaction::new(),
+            false => self.with_chains(netfilter, &without_chain, attempt)?,
+        };
+        for change in changes {
+            transaction.push(change);
         }
         transaction.commit(netfilter)
     }
 
-    /// Adds to the transaction what the element needs and is not there; table and maps only the first time.
-    fn ensure_chains(
+    /// A transaction that begins with the chains the elements need, and with table, maps and base chain for a first
+    /// one.
+    fn with_chains(
         &self,
         netfilter: &mut Netfilter,
-        transaction: &mut Transaction,
-        wanted: &Wanted<'_>,
-        first: bool,
-    ) -> Result<(), NlError> {
-        if first && INET.chain(netfilter, &self.base)?.is_none() {
+        elements: &[&Wanted<'_>],
+        attempt: u32,
+    ) -> Result<Transaction, NlError> {
+        let mut transaction = begin(netfilter, attempt)?;
+        if INET.chain(netfilter, &self.base)?.is_none() {
             transaction.push(INET.add(TABLE_COMMENT));
             for (map, key) in &self.maps {
                 transaction.push(INET.add_set(&SetSpec {
@@ -223,13 +240,20 @@ impl Pods {
                 transaction.push(INET.add_rule(&self.base, &rule));
             }
         }
-        if INET.chain(netfilter, &wanted.chain)?.is_none() {
-            transaction.push(INET.add_chain(&wanted.chain, None, &self.comment()));
-            for rule in subnet_rules(wanted.subnet) {
-                transaction.push(INET.add_rule(&wanted.chain, &rule));
+        for (n, w) in elements.iter().enumerate() {
+            let another_s = elements
+                .iter()
+                .take(n)
+                .any(|before| before.chain == w.chain);
+            if another_s || INET.chain(netfilter, &w.chain)?.is_some() {
+                continue;
+            }
+            transaction.push(INET.add_chain(&w.chain, None, &self.comment()));
+            for rule in subnet_rules(w.subnet) {
+                transaction.push(INET.add_rule(&w.chain, &rule));
             }
         }
-        Ok(())
+        Ok(transaction)
     }
 
     fn first_missing(
@@ -270,40 +294,52 @@ impl Pods {
         if INET.chain(netfilter, &self.base)?.is_none() {
             return Ok(());
         }
-        let (gone, left) = self.split(netfilter, doomed)?;
-        if gone.is_empty() {
-            return Ok(());
+        let mut gone = self.elements(netfilter)?;
+        gone.retain(|found| doomed(&found.element.comment));
+        let mut transaction = Transaction::new();
+        for found in &gone {
+            transaction.push(INET.del_element(found.map, &found.element.key));
         }
-        if unused_chains(&gone, &left).is_empty() {
-            return delete(Transaction::new(), &gone).commit(netfilter);
+        transaction.commit(netfilter)?;
+        // Only now: of several that delete the last elements at once, each sees the others' before, and the last one
+        // sees none behind.
+        for found in &gone {
+            let chain = INET.chain(netfilter, found.chain())?;
+            if chain.is_some_and(|chain| chain.uses <= SUBNET_RULES) {
+                // The elements are gone; chains that a busy moment leaves behind are no reason to fail.
+                let _ = settle("", |_| self.remove_unused(netfilter));
+                break;
+            }
         }
-        // Somebody may just be adding to what looks unused: look again, and delete only what was seen.
+        Ok(())
+    }
+
+    /// Deletes the subnet chains no element refers to, and without any element the base chain and the maps, too.
+    fn remove_unused(&self, netfilter: &mut Netfilter) -> Result<(), NlError> {
+        // Somebody may just be adding to what looks unused: delete only if nothing changes meanwhile.
         let generation = netfilter.generation()?;
-        let (gone, left) = self.split(netfilter, doomed)?;
-        let mut transaction = delete(Transaction::at_generation(generation), &gone);
-        if left.is_empty() {
+        let left = self.elements(netfilter)?;
+        let mut transaction = Transaction::at_generation(generation);
+        if left.is_empty() && INET.chain(netfilter, &self.base)?.is_some() {
             transaction.push(INET.del_chain(&self.base));
             for (map, _) in &self.maps {
                 transaction.push(INET.del_set(map));
             }
         }
-        for chain in unused_chains(&gone, &left) {
-            transaction.push(INET.del_chain(chain));
+        let subnets = [&self.base, "/"].concat();
+        for chain in INET.chains(netfilter)? {
+            if chain.starts_with(&subnets) && !left.iter().any(|found| found.chain() == chain) {
+                transaction.push(INET.del_chain(&chain));
+            }
         }
         transaction.commit(netfilter)?;
         if left.is_empty() {
-            remove_empty_table(netfilter)
-        } else {
-            Ok(())
+            remove_empty_table(netfilter);
         }
+        Ok(())
     }
 
-    /// The network's elements: those to go, those to stay.
-    fn split(
-        &self,
-        netfilter: &mut Netfilter,
-        doomed: &dyn Fn(&str) -> bool,
-    ) -> Result<(Vec<Found<'_>>, Vec<Found<'_>>), NlError> {
+    fn elements(&self, netfilter: &mut Netfilter) -> Result<Vec<Found<'_>>, NlError> {
         let mut all = Vec::new();
         for (map, _) in &self.maps {
             all.extend(
@@ -312,9 +348,7 @@ impl Pods {
                     .map(|element| Found { map, element }),
             );
         }
-        Ok(all
-            .into_iter()
-            .partition(|found| doomed(&found.element.comment)))
+        Ok(all)
     }
 
     fn comment(&self) -> String {
@@ -330,7 +364,7 @@ impl Pods {
 }
 
 /// `ip daddr <subnet> return`, `ip daddr 224.0.0.0/4 return`, `masquerade`
-fn subnet_rules(subnet: IpNetwork) -> [Rule; 3] {
+fn subnet_rules(subnet: IpNetwork) -> [Rule; SUBNET_RULES as usize] {
     [
         Rule::new(matching::destination(subnet).verdict(Verdict::Return), ""),
         Rule::new(
@@ -339,28 +373,4 @@ fn subnet_rules(subnet: IpNetwork) -> [Rule; 3] {
         ),
         Rule::new(matching::Match::all().masquerade(), ""),
     ]
-}
-
-/// The subnet chains that only elements to go refer to.
-fn unused_chains<'a>(gone: &'a [Found<'_>], left: &[Found<'_>]) -> Vec<&'a str> {
-    let mut unused = Vec::new();
-    for found in gone {
-        let Some(Verdict::Goto(chain)) = &found.element.verdict else {
-            continue;
-        };
-        let used = left
-            .iter()
-            .any(|l| l.element.verdict == found.element.verdict);
-        if !used && !unused.contains(&chain.as_str()) {
-            unused.push(chain.as_str());
-        }
-    }
-    unused
-}
-
-fn delete(mut transaction: Transaction, gone: &[Found<'_>]) -> Transaction {
-    for found in gone {
-        transaction.push(INET.del_element(found.map, &found.element.key));
-    }
-    transaction
 }

@@ -1,13 +1,16 @@
 //! Tables, and the frame of every message about what is in one.
 
-use super::{SUBSYS, userdata};
-use crate::nl::{CREATE, Message};
+use super::socket::attributes;
+use super::{Netfilter, SUBSYS, userdata};
+use crate::nl::{CREATE, Message, NlError, attr};
 
 const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_DELTABLE: u16 = 2;
 
 /// The table's name in messages about chains, rules, sets and elements; `NFTA_TABLE_NAME` itself too.
 const NFTA_TABLE: u16 = 1;
+const NFTA_TABLE_USE: u16 = 3;
 const NFTA_TABLE_USERDATA: u16 = 6;
 
 /// `NLM_F_NONREC`, for deletions: not with what is in it. Linux 4.15.
@@ -57,6 +60,15 @@ impl<'a> Table<'a> {
             NONREC,
             ["delete the empty table ", self.name].concat(),
         )
+    }
+
+    /// How many chains, sets and other objects are in it; `None` if it does not exist.
+    pub fn uses(&self, netfilter: &mut Netfilter) -> Result<Option<u32>, NlError> {
+        let message = self.request(NFT_MSG_GETTABLE, 0, ["read table ", self.name].concat());
+        netfilter.find(message, |reply| {
+            let uses = attributes(&reply).find(NFTA_TABLE_USE);
+            uses.and_then(attr::be32).unwrap_or_default()
+        })
     }
 
     pub(super) fn name(&self) -> &'a str {

@@ -41,8 +41,8 @@ impl Transaction {
     }
 
     /// Sends it, in one system call; an empty one is not sent. On error nothing has changed, and the error's step is
-    /// that of the first change the kernel refused. A refused transaction whose first changes were fine costs a grace
-    /// period (about 15 ms) before this returns.
+    /// that of the first change the kernel refused. A refused transaction costs a grace period (about 12 ms) before this
+    /// returns, during which nobody else can commit; one refused for its generation does not.
     pub fn commit(self, netfilter: &mut Netfilter) -> Result<(), NlError> {
         if self.is_empty() {
             return Ok(());
