@@ -1,5 +1,6 @@
 //! The usual tools as oracles, and waiting.
 
+use std::fs;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,6 +36,15 @@ pub fn eventually(deadline: Duration, mut ready: impl FnMut() -> bool) {
         );
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// The running kernel's version, `(6, 18)`; for tests of what newer ones have.
+pub fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut parts = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
 }
 
 #[track_caller]

@@ -296,9 +296,10 @@ fn an_echo_tells_both_indices() {
             }
         })
         .unwrap();
-        let Some(made) = made else {
-            return testkit::skip("RTM_NEWLINK answers no NLM_F_ECHO (before Linux 6.2)");
-        };
+        if testkit::kernel() < (6, 2) {
+            return testkit::skip("RTM_NEWLINK answers no NLM_F_ECHO before Linux 6.2");
+        }
+        let made = made.unwrap();
         let host_end = link(&mut host, "veth0");
         let pod_end = link(&mut pod_socket(&pod), "eth0");
         assert_eq!(
@@ -465,7 +466,7 @@ fn a_late_peer_is_waited_for() {
             assert_eq!(wait_up(&mut host, "veth0", 5000).unwrap().operstate, 6);
             let waited = started.elapsed();
             assert!(
-                waited >= Duration::from_millis(200) && waited < Duration::from_secs(4),
+                waited >= Duration::from_millis(190) && waited < Duration::from_secs(4),
                 "{waited:?}"
             );
         });
