@@ -254,3 +254,6 @@ impl Pair {
         Ok((!whole).then_some("chain prerouting"))
     }
 }
+
+#[cfg(test)]
+mod tests;

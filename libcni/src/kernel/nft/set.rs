@@ -36,6 +36,16 @@ const NFTA_DATA_VALUE: u16 = 1;
 pub struct KeyType {
     number: u32,
     bytes: u32,
+    byte_order: ByteOrder,
+}
+
+/// How `nft` is to read a key; it prints names as empty without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ByteOrder {
+    /// A concatenation: each part has its own.
+    Mixed = 0,
+    Host = 1,
+    Big = 2,
 }
 
 /// A set to be made, or a verdict map.
@@ -66,25 +76,21 @@ pub struct Element {
 
 impl KeyType {
     /// `ipv4_addr`
-    pub const IPV4_ADDR: KeyType = KeyType {
-        number: 7,
-        bytes: 4,
-    };
+    pub const IPV4_ADDR: KeyType = KeyType::new(7, 4, ByteOrder::Big);
     /// `ipv6_addr`
-    pub const IPV6_ADDR: KeyType = KeyType {
-        number: 8,
-        bytes: 16,
-    };
+    pub const IPV6_ADDR: KeyType = KeyType::new(8, 16, ByteOrder::Big);
     /// `ifname`: 16 bytes, filled up with NULs.
-    pub const IFNAME: KeyType = KeyType {
-        number: 41,
-        bytes: 16,
-    };
+    pub const IFNAME: KeyType = KeyType::new(41, 16, ByteOrder::Host);
     /// `ifname . ether_addr`: 16 bytes and 8, the last two of them zero; concatenations are filled up to 4 bytes.
-    pub const IFNAME_ETHER: KeyType = KeyType {
-        number: 41 << 6 | 9,
-        bytes: 24,
-    };
+    pub const IFNAME_ETHER: KeyType = KeyType::new(41 << 6 | 9, 24, ByteOrder::Mixed);
+
+    const fn new(number: u32, bytes: u32, byte_order: ByteOrder) -> KeyType {
+        KeyType {
+            number,
+            bytes,
+            byte_order,
+        }
+    }
 }
 
 // === impl Element ===
@@ -139,7 +145,8 @@ impl Table<'_> {
         if spec.verdicts {
             message = message.be32(NFTA_SET_DATA_TYPE, DATA_VERDICT);
         }
-        userdata::put_set_comment(message, NFTA_SET_USERDATA, spec.comment)
+        let userdata = userdata::of_set(spec.key.byte_order as u32, spec.comment);
+        message.bytes(NFTA_SET_USERDATA, &userdata)
     }
 
     /// `delete set <table> <name>` with its elements. ENOENT if there is none, EBUSY while a rule looks it up.

@@ -5,17 +5,28 @@ use crate::nl::{Message, attr};
 
 /// `NFTNL_UDATA_{TABLE,CHAIN,RULE,SET_ELEM}_COMMENT`.
 const COMMENT: u8 = 0;
-/// `NFTNL_UDATA_SET_COMMENT`; sets have seven other types first.
+/// `NFTNL_UDATA_SET_KEYBYTEORDER`
+const SET_KEY_BYTE_ORDER: u8 = 0;
+/// `NFTNL_UDATA_SET_COMMENT`
 const SET_COMMENT: u8 = 7;
 
 /// Adds the comment of a table, chain, rule or element; nothing for `""`.
 pub(super) fn put_comment(message: Message, attr: u16, comment: &str) -> Message {
-    put(message, attr, COMMENT, comment)
+    match comment {
+        "" => message,
+        _ => message.bytes(attr, &tlv(COMMENT, comment)),
+    }
 }
 
-/// Adds the comment of a set; nothing for `""`.
-pub(super) fn put_set_comment(message: Message, attr: u16, comment: &str) -> Message {
-    put(message, attr, SET_COMMENT, comment)
+/// The userdata of a set: the byte order of its keys (`enum byteorder` of `nft`), and a comment unless `""`.
+pub(super) fn of_set(byte_order: u32, comment: &str) -> Vec<u8> {
+    let order = byte_order.to_ne_bytes();
+    [
+        &[SET_KEY_BYTE_ORDER, 4],
+        order.as_slice(),
+        &tlv(SET_COMMENT, comment),
+    ]
+    .concat()
 }
 
 /// The comment in received userdata; `""` if there is none.
@@ -33,14 +44,13 @@ pub(super) fn comment(payload: Option<&[u8]>) -> String {
     String::new()
 }
 
-fn put(message: Message, attr: u16, kind: u8, comment: &str) -> Message {
+fn tlv(kind: u8, comment: &str) -> Vec<u8> {
     if comment.is_empty() {
-        return message;
+        return Vec::new();
     }
     let text = comment.as_bytes();
     let text = text.get(..COMMENT_MAX_BYTES).unwrap_or(text);
     // nft rejects a comment without a NUL at its end. At most 128 bytes with it: fits the length byte.
     let length = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
-    let tlv = [&[kind, length], text, &[0]].concat();
-    message.bytes(attr, &tlv)
+    [&[kind, length], text, &[0]].concat()
 }
