@@ -80,7 +80,7 @@ impl Dir {
                 fd,
                 path: path.to_owned(),
             })),
-            Err(Errno::ENOENT) => Ok(None),
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
             Err(e) => Err(StoreError::io("open", path, e)),
         }
     }

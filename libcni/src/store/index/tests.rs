@@ -28,8 +28,6 @@ fn all(index: &Index) -> BTreeSet<(u64, u128)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
-
     /// Few home places and many owners per home: clusters, gaps and moves all happen.
     #[test]
     fn owners_table_is_a_multimap(ops in prop::collection::vec((any::<bool>(), 1u64..40, 0u128..6), 1..300)) {
