@@ -3,12 +3,14 @@
 //! A netlink socket belongs to the namespace it was opened in, so a visit is short: enter, open a
 //! [`crate::nl::Socket`], return. Source: namespaces(7), setns(2), `include/uapi/linux/magic.h`.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
@@ -23,7 +25,7 @@ use crate::spec::error::{CniError, Code};
 pub struct Netns {
     there: File,
     /// The namespace of the thread that opened this.
-    here: File,
+    here: Arc<File>,
     path: PathBuf,
 }
 
@@ -54,6 +56,18 @@ pub enum NetnsError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+thread_local! {
+    /// The ways back of the visits this thread is on, the innermost last.
+    static AWAY: RefCell<Vec<Arc<File>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Ends all visits of this thread at once: for a panic hook, which runs where the panic happened, before
+/// any guard, and which may undo things that are to be undone on the node. Without a visit it does nothing.
+pub fn come_home() -> io::Result<()> {
+    let home = AWAY.with_borrow(|ways| ways.first().cloned());
+    home.map_or(Ok(()), |home| Ok(setns(&home, CloneFlags::CLONE_NEWNET)?))
 }
 
 // === impl Netns ===
@@ -88,7 +102,7 @@ impl Netns {
         let here = File::open(own).map_err(|e| failed("open", own, e))?;
         Ok(Self {
             there,
-            here,
+            here: Arc::new(here),
             path: path.into(),
         })
     }
@@ -112,26 +126,26 @@ impl Netns {
     }
 
     /// Runs `visit` in the namespace and comes back, to where the thread was when it opened this; also
-    /// when `visit` panics. Two system calls. Only the calling thread moves.
+    /// when `visit` panics (see [`come_home`] for hooks and for programs that do not unwind). Two system
+    /// calls. Only the calling thread moves.
     ///
     /// Should the way back be refused (nobody has seen it), the process aborts on a panic and gets an error
     /// otherwise: it must not go on in the pod as if it were the node.
     pub fn enter<R>(&self, visit: impl FnOnce() -> R) -> Result<R, NetnsError> {
-        self.go(&self.there)
-            .map_err(|e| failed("enter", &self.path, e))?;
+        setns(&self.there, CloneFlags::CLONE_NEWNET)
+            .map_err(|e| failed("enter", &self.path, e.into()))?;
+        AWAY.with_borrow_mut(|ways| ways.push(Arc::clone(&self.here)));
         let outcome = catch_unwind(AssertUnwindSafe(visit));
-        let back = self.go(&self.here);
+        AWAY.with_borrow_mut(Vec::pop);
+        let back = setns(&self.here, CloneFlags::CLONE_NEWNET);
         match outcome {
-            Ok(value) => back
-                .map(|()| value)
-                .map_err(|e| failed("come back from", &self.path, e)),
+            Ok(value) => match back {
+                Ok(()) => Ok(value),
+                Err(e) => Err(failed("come back from", &self.path, e.into())),
+            },
             Err(_) if back.is_err() => std::process::abort(),
             Err(panic) => resume_unwind(panic),
         }
-    }
-
-    fn go(&self, to: &File) -> io::Result<()> {
-        Ok(setns(to, CloneFlags::CLONE_NEWNET)?)
     }
 }
 

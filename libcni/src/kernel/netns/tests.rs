@@ -54,6 +54,36 @@ fn a_panic_ends_at_home_too() {
     });
 }
 
+/// Hooks run where the panic happened, also in programs that do not unwind.
+#[test]
+fn a_panic_hook_can_come_home() {
+    in_netns(|| {
+        static SEEN: std::sync::Mutex<Vec<PathBuf>> = std::sync::Mutex::new(Vec::new());
+        let (one, two) = (Pod::new("one"), Pod::new("two"));
+        let home = current();
+        let outer = Netns::open(one.path()).unwrap();
+        come_home().unwrap();
+        let old = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {
+            let mut seen = SEEN.lock().unwrap();
+            seen.push(current());
+            come_home().unwrap();
+            seen.push(current());
+        }));
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            outer.enter(|| {
+                Netns::open(two.path())
+                    .unwrap()
+                    .enter(|| panic!("in the second pod"))
+            })
+        }));
+        std::panic::set_hook(old);
+        assert!(outcome.is_err());
+        assert_eq!(*SEEN.lock().unwrap(), [two.run(current), home.clone()]);
+        assert_eq!(current(), home);
+    });
+}
+
 #[test]
 fn visits_may_nest() {
     in_netns(|| {
