@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use testkit::{Call, Pod, in_netns, sh};
 
@@ -136,6 +137,59 @@ fn left_by_iptables_nft() {
 #[test]
 fn left_by_iptables_legacy() {
     in_netns(|| came_and_went("legacy"));
+}
+
+/// Another program's leftovers never make DEL fail: it says what is left and goes on.
+#[test]
+fn without_a_working_iptables_it_only_warns() {
+    in_netns(|| {
+        reference_adds(&Pod::new("one"), ID, "eth0", "legacy");
+        let addresses = FIRST.map(|ip| ip.parse().unwrap());
+        let warnings = || {
+            let start = Instant::now();
+            let warnings = remove(
+                &mut Netfilter::unopened(),
+                &net(),
+                &attachment(ID, "eth0"),
+                &addresses,
+            )
+            .unwrap();
+            assert!(start.elapsed() < Duration::from_secs(5));
+            assert!(
+                fs::read_to_string("/proc/net/ip_tables_names")
+                    .unwrap()
+                    .contains("nat")
+            );
+            warnings
+        };
+        let stays = "CNI-7166596e80d917931ad582d5 stays in the nat table of iptables-legacy: ";
+        fs::write("/run/hangs", "#!/bin/sh\nexec sleep 60\n").unwrap();
+        sh("chmod +x /run/hangs; cp /bin/mount /bin/umount /run");
+        let program = fs::canonicalize("/usr/sbin/iptables-legacy").unwrap();
+        for (instead, reason) in [
+            (
+                "/bin/false",
+                "/usr/sbin/iptables-legacy -S POSTROUTING: exit status: 1",
+            ),
+            (
+                "/run/hangs",
+                "/usr/sbin/iptables-legacy -S POSTROUTING: Connection timed out",
+            ),
+        ] {
+            sh(&format!(
+                "/run/mount --bind {instead} {}",
+                program.display()
+            ));
+            let both = [reason.to_owned(), reason.replace("iptables", "ip6tables")];
+            assert_eq!(warnings(), both.map(|reason| format!("{stays}{reason}")));
+            sh(&format!("/run/umount {}", program.display()));
+        }
+        sh("/run/mount -t tmpfs none /usr/sbin");
+        assert_eq!(
+            warnings(),
+            [stays, stays].map(|stays| format!("{stays}no iptables-legacy is installed"))
+        );
+    });
 }
 
 /// The nftables backend came after Debian's version: its ruleset as v1.9.1 writes it.

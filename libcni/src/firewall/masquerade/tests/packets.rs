@@ -1,6 +1,8 @@
 //! Packets really flow: pods behind the node, an outside that has no route back to them.
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use testkit::{Pod, eventually};
 
