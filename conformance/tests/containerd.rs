@@ -315,7 +315,7 @@ fn picture(node: &Node, pod: &Container<'_>) -> Vec<String> {
                 .map(|line| format!("pod: {line}")),
         );
     }
-    for file in store(&node) {
+    for file in store(node) {
         lines.push(format!(
             "{file}: {:?}",
             node.read(&format!("{STORE}/{file}")).unwrap()

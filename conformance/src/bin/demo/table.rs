@@ -84,7 +84,9 @@ pub(crate) fn draw(pods: &[Pod], bridge: &Bridge) -> String {
     } = bridge;
     let head = format!("bridge {name}  {address}  {mac}  MTU {mtu}  {state}  {ports} ports");
     for text in std::iter::once(head).chain(rules.iter().map(|rule| format!("rule of {rule}"))) {
-        let _ = writeln!(drawn, "| {text:<inner$} |");
+        for line in wrapped(&text, inner) {
+            let _ = writeln!(drawn, "| {line:<inner$} |");
+        }
     }
     drawn.push_str(&rule);
     drawn.push('\n');
@@ -102,4 +104,21 @@ pub(crate) fn draw(pods: &[Pod], bridge: &Bridge) -> String {
     drawn.push_str(&rule);
     drawn.push_str("\n(reservations lie in /var/lib/cni/networks/cbr0/, cached results in /var/lib/cni/results/)");
     drawn
+}
+
+/// Lines of at most `width` characters, unless one word is longer; all but the first are indented.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ') {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
+            lines.push(std::mem::replace(&mut line, "   ".to_owned()));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
 }
