@@ -89,16 +89,14 @@ fn build(profile_dir: &Path) -> PathBuf {
     for plugin in PLUGINS {
         cargo.args(["-p", plugin]);
     }
-    if env::var_os("CARGO_TARGET_DIR").is_none() {
-        // Of a `--target TRIPLE` run one level more: .../target/TRIPLE/debug.
-        let target_dir = profile_dir
-            .ancestors()
-            .skip(1)
-            .find(|d| d.join("CACHEDIR.TAG").exists());
-        cargo
-            .arg("--target-dir")
-            .arg(target_dir.expect("cargo marks its target directory"));
-    }
+    // Where this very binary was built; of a `--target TRIPLE` run one level more: .../target/TRIPLE/debug.
+    let target_dir = profile_dir
+        .ancestors()
+        .skip(1)
+        .find(|d| d.join("CACHEDIR.TAG").exists());
+    cargo
+        .arg("--target-dir")
+        .arg(target_dir.expect("cargo marks its target directory"));
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null());

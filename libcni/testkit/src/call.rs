@@ -161,3 +161,35 @@ impl Output {
             .unwrap_or_else(|e| panic!("stdout is not JSON ({e}): {self:?}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{bin_dir, in_netns};
+
+    #[test]
+    fn a_plugin_is_built_and_called() {
+        in_netns(|| {
+            let call = Call::new(bin_dir().join("loopback")).stdin(r#"{"cniVersion":"1.1.0"}"#);
+            let versions = call.clone().verb("VERSION").ok();
+            assert_eq!(versions["cniVersion"], "1.1.0");
+            let error = call
+                .clone()
+                .verb("ADD")
+                .without("CNI_COMMAND")
+                .verb("BOIL")
+                .err();
+            assert!(error["code"].is_u64(), "{error}");
+        });
+    }
+
+    /// Another process of the same run finds them built.
+    #[test]
+    fn all_plugins_are_in_one_place() {
+        in_netns(|| {
+            for plugin in ["bridge", "loopback", "host-local"] {
+                assert!(bin_dir().join(plugin).is_file());
+            }
+        });
+    }
+}
