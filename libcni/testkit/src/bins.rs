@@ -1,6 +1,7 @@
 //! The workspace's plugin executables, freshly built.
 
-use std::env;
+use std::env::{self, consts::ARCH};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -89,14 +90,7 @@ fn build(profile_dir: &Path) -> PathBuf {
     for plugin in PLUGINS {
         cargo.args(["-p", plugin]);
     }
-    // Where this very binary was built; of a `--target TRIPLE` run one level more: .../target/TRIPLE/debug.
-    let target_dir = profile_dir
-        .ancestors()
-        .skip(1)
-        .find(|d| d.join("CACHEDIR.TAG").exists());
-    cargo
-        .arg("--target-dir")
-        .arg(target_dir.expect("cargo marks its target directory"));
+    cargo.arg("--target-dir").arg(target_dir(profile_dir));
     cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null());
@@ -125,4 +119,31 @@ fn build(profile_dir: &Path) -> PathBuf {
         );
     }
     dir
+}
+
+/// Where this very binary was built: target/debug, or target/TRIPLE/debug of a `--target TRIPLE` run.
+fn target_dir(profile_dir: &Path) -> &Path {
+    let parent = profile_dir
+        .parent()
+        .expect("a profile's directory is in the target directory");
+    let is_triple = |name: &OsStr| name.to_string_lossy().starts_with(&format!("{ARCH}-"));
+    match parent.parent() {
+        Some(above) if parent.file_name().is_some_and(is_triple) => above,
+        _ => parent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_directory_is_found() {
+        assert_eq!(
+            target_dir(Path::new("/x/target/debug")),
+            Path::new("/x/target")
+        );
+        let triple = format!("/x/target/{ARCH}-unknown-linux-gnu/debug");
+        assert_eq!(target_dir(Path::new(&triple)), Path::new("/x/target"));
+    }
 }
