@@ -12,7 +12,7 @@ pub mod signal;
 pub mod suite;
 pub mod undo;
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -189,12 +189,15 @@ pub fn run<P: Plugin>() -> ExitCode {
     }
 }
 
-/// One write, so that a reader sees all or nothing.
+/// One write, so that a reader sees all or nothing: `std::io::stdout` would write line by line.
 fn print(text: &str) -> std::io::Result<()> {
-    if text.is_empty() {
-        return Ok(());
+    let stdout = std::io::stdout();
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        let written = nix::unistd::write(&stdout, rest)?;
+        rest = rest.get(written..).unwrap_or_default();
     }
-    std::io::stdout().lock().write_all(text.as_bytes())
+    Ok(())
 }
 
 fn dispatch<P: Plugin>() -> Result<String, CniError> {

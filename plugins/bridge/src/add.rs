@@ -68,7 +68,7 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
         Some(_) => plan::layer3(&conf, &mut result)?,
         None => Layer3::default(),
     };
-    let mut pod = pod::configure(&conf, netns, &veth, &layer3)?;
+    let mut pod = pod::configure(&conf, netns, &veth, &layer3, reused)?;
     let vlan_gateway = gateway::ensure(&mut host, &conf, &bridge, &layer3)?;
     if let Some(ipam) = ipam.as_ref().filter(|_| conf.ip_masq) {
         masquerade(call, ipam, &layer3, &mut netfilter, &mut undo)?;
@@ -77,7 +77,9 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
         link::wait_up(&mut host, veth.host.index, PORT_UP_MS)?;
         let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
         gateway::learn(&mut host, gateway, &layer3, veth.pod_mac)?;
-        pod.announce(&layer3, reused, &mut netfilter)?;
+        if reused {
+            pod.announce(&layer3, &mut netfilter)?;
+        }
     }
     signal::check()?;
 

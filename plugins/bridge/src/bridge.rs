@@ -76,8 +76,9 @@ fn create(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<Link, CniE
     })
 }
 
-/// Absent without IPv6, which is as good as off.
-pub fn accept_no_ra(name: &IfName) -> Result<(), CniError> {
+/// Absent without IPv6, which is as good as off. Its ports need no such thing: what they receive goes to the
+/// bridge.
+fn accept_no_ra(name: &IfName) -> Result<(), CniError> {
     Ok(sysctl::write_if_present(
         &sysctl::ipv6_conf(name.as_str(), "accept_ra"),
         "0",

@@ -13,7 +13,6 @@ use libcni::spec::error::{CniError, Code};
 use libcni::spec::{Attachment, IfName};
 use nix::errno::Errno;
 
-use crate::bridge;
 use crate::conf::{Conf, internal};
 use crate::vlan;
 
@@ -51,7 +50,6 @@ pub fn connect(
         outcome.map_err(|e| e.to_string())
     });
     let port = IfName::parse(&veth.host.name)?;
-    bridge::accept_no_ra(&port)?;
     vlan::set_port(host, &conf.vlans, veth.host.index)?;
     if conf.macspoofchk {
         undo.push("remove the MAC filter", move || {

@@ -12,12 +12,13 @@ const LO: &str = "lo";
 
 /// Up; the result is `prevResult`, or `lo` itself.
 pub fn add(call: &Call) -> Result<CniResult, CniError> {
+    let prev = call.conf.prev()?;
     let mut pod = call.netns()?.enter(|| Socket::open(ROUTE))??;
     pod.run(&Batch::from(link::up(LO_INDEX)))?;
-    if let Some(prev) = call.conf.prev()? {
+    if let Some(prev) = prev {
         return Ok(prev);
     }
-    let mut ips = Vec::new();
+    let mut ips: Vec<IpConfig> = Vec::new();
     for held in addr::list(&mut pod, LO_INDEX)? {
         if !held.net.ip().is_loopback() {
             return Err(CniError::new(
@@ -29,11 +30,17 @@ pub fn add(call: &Call) -> Result<CniResult, CniError> {
             )
             .with_details("remove that address from lo, or take loopback out of the chain"));
         }
-        ips.push(IpConfig {
-            interface: Some(0),
-            address: held.net,
-            gateway: None,
-        });
+        // The first of each family, as the reference has it.
+        if ips
+            .iter()
+            .all(|ip| ip.address.is_ipv6() != held.net.is_ipv6())
+        {
+            ips.push(IpConfig {
+                interface: Some(0),
+                address: held.net,
+                gateway: None,
+            });
+        }
     }
     ips.sort_by_key(|ip| ip.address.is_ipv6());
     Ok(CniResult {
