@@ -3,3 +3,4 @@
 //! Nothing here links a plugin: what is judged are executables, called the way container runtimes call them.
 
 pub mod containerd;
+pub mod differential;
