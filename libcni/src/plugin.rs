@@ -19,7 +19,7 @@ use std::process::ExitCode;
 pub use gather::Gather;
 pub use undo::Undo;
 
-use crate::kernel::netns::{Netns, NetnsError};
+use crate::kernel::netns::{self, Netns, NetnsError};
 use crate::spec::args::{self, CallEnv, Invocation, ProcessEnv, Verb};
 use crate::spec::conf::{self, NetConf};
 use crate::spec::error::{CniError, Code};
@@ -167,7 +167,10 @@ pub fn run<P: Plugin>() -> ExitCode {
     }
     signal::install();
     std::panic::set_hook(Box::new(|info| {
-        undo::run();
+        let home = netns::come_home();
+        if home.is_ok() {
+            undo::run();
+        }
         let e = CniError::new(
             Code::Internal,
             format!("{} panicked: {info}", P::ABOUT.name),

@@ -11,11 +11,12 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid};
 
@@ -48,22 +49,38 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// Runs `file` with `args` (the name it is called by included), this process's environment with the variables of
-/// `env` set, and `stdin`. It dies with this process: a caller that is killed must not leave it working.
-/// `started` is told its process ID.
+/// The child being waited for, 0 for none.
+static CHILD: AtomicI32 = AtomicI32::new(0);
+
+/// Sends a signal to the program that [`run`] waits for, if it does. For signal handlers (async-signal-safe): a
+/// process that is asked to stop asks its child.
+pub fn signal_child(signal: Signal) -> bool {
+    let child = CHILD.load(Ordering::Relaxed);
+    // One that is gone already changes nothing.
+    child > 0 && kill(Pid::from_raw(child), signal).is_ok()
+}
+
+/// The environment of a program.
+#[derive(Debug, Clone, Copy)]
+pub enum Environment<'a> {
+    /// None.
+    Empty,
+    /// This process's, with these variables set.
+    With(&'a [(&'a str, &'a str)]),
+}
+
+/// Runs `file` with `args` (the name it is called by included). It dies with this process: a caller that is killed
+/// must not leave it working. Signals that come meanwhile: see [`signal_child`].
 ///
 /// # Errors
 /// It could not be started: the errno of `execve(2)`, or of what had to be set up for it.
-pub fn run(
-    file: &Path,
-    args: &[&str],
-    env: &[(&str, &str)],
-    stdin: &[u8],
-    started: impl FnOnce(Pid),
-) -> io::Result<Output> {
+pub fn run(file: &Path, args: &[&str], env: Environment<'_>, stdin: &[u8]) -> io::Result<Output> {
     let path = CString::new(file.as_os_str().as_bytes())?;
     let args = strings(args.iter().map(|a| a.as_bytes().to_vec()))?;
-    let env = strings(environment(env))?;
+    let env = match env {
+        Environment::Empty => Vec::new(),
+        Environment::With(set) => strings(environment(set))?,
+    };
     let mut input = anonymous()?;
     input.write_all(stdin)?;
     input.seek(SeekFrom::Start(0))?;
@@ -75,8 +92,10 @@ pub fn run(
     // it reads was laid out above.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
-            started(child);
-            let ended = wait(child)?;
+            CHILD.store(child.as_raw(), Ordering::Relaxed);
+            let ended = wait(child);
+            CHILD.store(0, Ordering::Relaxed);
+            let ended = ended?;
             if let Some(errno) = reported(&failure) {
                 return Err(errno.into());
             }
@@ -125,7 +144,7 @@ fn wait(child: Pid) -> io::Result<Ended> {
         match waitpid(child, None) {
             Ok(WaitStatus::Exited(_, status)) => return Ok(Ended::Exit(status)),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(Ended::Signal(signal)),
-            // A signal to us was passed on to the child, whose end is still to be waited for.
+            // A signal to us is passed on to the child by the handler; its end is still to be waited for.
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -177,14 +196,8 @@ mod tests {
     use super::*;
 
     fn sh(script: &str, env: &[(&str, &str)], stdin: &[u8]) -> Output {
-        run(
-            Path::new("/bin/sh"),
-            &["sh", "-c", script],
-            env,
-            stdin,
-            |_| (),
-        )
-        .unwrap()
+        let args = ["sh", "-c", script];
+        run(Path::new("/bin/sh"), &args, Environment::With(env), stdin).unwrap()
     }
 
     #[test]
@@ -213,7 +226,7 @@ mod tests {
             sh("kill -9 $$", &[], b"").ended,
             Ended::Signal(Signal::SIGKILL)
         );
-        let missing = run(Path::new("/nowhere/x"), &["x"], &[], b"", |_| ());
+        let missing = run(Path::new("/nowhere/x"), &["x"], Environment::Empty, b"");
         assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -7,8 +7,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::signal;
-use crate::kernel::process::{self, Ended, Output};
+use crate::kernel::process::{self, Ended, Environment, Output};
 use crate::spec::Verb;
 use crate::spec::error::{CniError, Code};
 use crate::spec::json::Node;
@@ -79,12 +78,9 @@ fn spawn(file: &Path, verb: Verb, stdin: &[u8]) -> std::io::Result<Output> {
     let name = file.to_string_lossy();
     let env = [("CNI_COMMAND", verb.as_str())];
     for _ in 1..BUSY_TRIES {
-        match process::run(file, &[&name], &env, stdin, signal::forward_to) {
+        match process::run(file, &[&name], Environment::With(&env), stdin) {
             Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => std::thread::sleep(BUSY_PAUSE),
-            outcome => {
-                signal::forward_no_more();
-                return outcome;
-            }
+            outcome => return outcome,
         }
     }
     Err(ErrorKind::ExecutableFileBusy.into())

@@ -6,9 +6,10 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
-use nix::unistd::{Pid, alarm};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::alarm;
 
+use crate::kernel::process;
 use crate::nl::STOP;
 use crate::spec::error::{CniError, Code};
 
@@ -19,22 +20,18 @@ const DEADLINE_S: u32 = 110;
 const GRACE_S: u32 = 5;
 
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
-static DELEGATE: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn on_signal(signal: i32) {
     let again = STOP.swap(true, Ordering::Relaxed);
     if !again {
         CAUGHT.store(signal, Ordering::Relaxed);
     }
-    let delegate = DELEGATE.load(Ordering::Relaxed);
-    if delegate > 0 {
-        let how = if again {
-            Signal::SIGKILL
-        } else {
-            Signal::SIGTERM
-        };
-        // A signal to a child that is gone already changes nothing.
-        let _ = kill(Pid::from_raw(delegate), how);
+    let how = if again {
+        Signal::SIGKILL
+    } else {
+        Signal::SIGTERM
+    };
+    if process::signal_child(how) {
         alarm::set(GRACE_S);
     }
 }
@@ -83,14 +80,4 @@ pub(super) fn ignore() {
         // SAFETY: SIG_IGN installs no handler.
         let _ = unsafe { sigaction(signal, &action) };
     }
-}
-
-/// Passes signals on to the delegate `pid` from now on.
-pub(super) fn forward_to(pid: Pid) {
-    DELEGATE.store(pid.as_raw(), Ordering::Relaxed);
-}
-
-/// The delegate is gone; its process ID may become somebody else's.
-pub(super) fn forward_no_more() {
-    DELEGATE.store(0, Ordering::Relaxed);
 }

@@ -6,21 +6,16 @@
 #![allow(unsafe_code)]
 
 use std::fs;
-use std::io::Read;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::iptables::{BASE, comment};
-use crate::nl::STOP;
+use crate::kernel::process::{self, Ended, Environment};
 use crate::spec::{Attachment, NetName, parse_cidr};
 
 /// What the two families call things.
@@ -61,8 +56,6 @@ const TABLES: [Tables; 2] = [
 const TABLE: &str = "nat";
 /// `-w`: how long the program waits for its lock.
 const LOCK_WAIT_S: &str = "5";
-/// How long one run may take at all; tests do not wait that long.
-const RUN_DEADLINE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 
 /// Removes the jumps of the addresses and, unless others are left, the chain. Returns what failed, a line each: these
 /// are another program's leftovers and must not make DEL fail for ever.
@@ -220,50 +213,13 @@ impl Leftover<'_> {
     /// Runs the program on the table; what it printed, or why it failed.
     fn run(&self, args: &[&str]) -> Result<String, String> {
         let failed = |reason: &str| [self.program, " ", &args.join(" "), ": ", reason].concat();
-        let mut child = Command::new(self.program)
-            .args(["-w", LOCK_WAIT_S, "-t", TABLE])
-            .args(args)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
+        let mut words = vec![self.program, "-w", LOCK_WAIT_S, "-t", TABLE];
+        words.extend(args);
+        let output = process::run(Path::new(self.program), &words, Environment::Empty, &[])
             .map_err(|e| failed(&e.to_string()))?;
-        let printed = read_until_closed(&mut child, Instant::now() + RUN_DEADLINE);
-        if printed.is_err() {
-            // It is reaped below.
-            let _ = child.kill();
-        }
-        let status = child.wait().map_err(|e| failed(&e.to_string()))?;
-        let printed = printed.map_err(|errno| failed(errno.desc()))?;
-        if status.success() {
-            Ok(printed)
-        } else {
-            Err(failed(&status.to_string()))
-        }
-    }
-}
-
-fn read_until_closed(child: &mut Child, deadline: Instant) -> nix::Result<String> {
-    let mut printed = Vec::new();
-    let mut chunk = [0; 4096];
-    let mut pipe = child.stdout.take().ok_or(Errno::EPIPE)?;
-    loop {
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .as_millis();
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-        match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(0) => return Err(Errno::ETIMEDOUT),
-            Ok(_) => {}
-            Err(Errno::EINTR) if !STOP.load(Ordering::Relaxed) => continue,
-            Err(errno) => return Err(errno),
-        }
-        match pipe.read(&mut chunk) {
-            Ok(0) => return Ok(String::from_utf8_lossy(&printed).into_owned()),
-            Ok(n) => printed.extend_from_slice(chunk.get(..n).unwrap_or_default()),
-            Err(error) => return Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+        match output.ended {
+            Ended::Exit(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            ended => Err(failed(&ended.to_string())),
         }
     }
 }
