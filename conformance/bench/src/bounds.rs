@@ -58,7 +58,7 @@ pub const BOUNDS: &[Bound] = &[
     bound(Store, "host-local DEL, 60,000 reserved", OverOwn(store::DEL_FULL, store::DEL_EMPTY), 1.3),
     bound(Crowd, "ADD at 1,000 pods", GrowthOverFloor(crowd::LAST, crowd::FIRST), 1.2),
     bound(Dual, "ADD, dual-stack", OverOwn(dual::ADD_DUAL, dual::ADD_V4), 1.3),
-    bound(Dual, "addresses not usable at return", Fact(dual::UNUSABLE), 0.0),
+    bound(Dual, "ADDs with addresses not usable at return", Fact(dual::UNUSABLE), 0.0),
     bound(Footprint, "peak RSS, KiB", Fact(footprint::PEAK_RSS_KIB), 3.0 * 1024.0),
     bound(Footprint, "largest executable, KiB", Fact(footprint::SIZE_KIB), 1.6 * 1024.0),
     bound(Footprint, "executables that are not static", Fact(footprint::DYNAMIC), 0.0),
