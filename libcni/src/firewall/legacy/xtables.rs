@@ -1,8 +1,8 @@
 //! The same chains in the kernel's old iptables tables (`iptables-legacy`).
 //!
 //! Those have no other interface than replacing a whole table in the binary format of the `iptables` program, so here,
-//! and only here, a program is run: by absolute path, without a shell or environment, each run bounded. Only when
-//! the table exists and holds the very chain, which is found by reading the table.
+//! and only here, a program is run: by absolute path, without a shell or environment, waiting a few seconds at most for
+//! its lock. Only when the table exists and holds the very chain, which is found by reading the table.
 #![allow(unsafe_code)]
 
 use std::fs;
@@ -219,7 +219,11 @@ impl Leftover<'_> {
             .map_err(|e| failed(&e.to_string()))?;
         match output.ended {
             Ended::Exit(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            ended => Err(failed(&ended.to_string())),
+            ended => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let said = said.lines().next().unwrap_or_default();
+                Err(failed(&[&ended.to_string(), " ", said].concat()))
+            }
         }
     }
 }
