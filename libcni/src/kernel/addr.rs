@@ -1,11 +1,12 @@
 //! Addresses: `ip address`. Source: `include/uapi/linux/if_addr.h`, `net/ipv4/devinet.c`, `net/ipv6/addrconf.c`.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
-use super::{family, ip_attr};
+use super::{family, ip_attr, route};
 use crate::nl::attr::{self, Attrs};
 use crate::nl::{CREATE, EXCL, Event, Message, NlError, Reply, Socket};
 
@@ -24,6 +25,8 @@ const IFA_F_TENTATIVE: u32 = 0x40;
 
 /// `RTNLGRP_IPV6_IFADDR`
 const GROUP_IPV6_ADDR: u32 = 9;
+/// `RTNLGRP_IPV6_ROUTE`
+const GROUP_IPV6_ROUTE: u32 = 11;
 /// `sizeof(struct ifaddrmsg)`: u8 family, prefix length, flags, scope, u32 index.
 const IFADDRMSG_BYTES: usize = 8;
 
@@ -95,6 +98,31 @@ pub fn wait_settled(sock: &mut Socket, index: u32, deadline_ms: u32) -> Result<(
     };
     sock.unsubscribe(GROUP_IPV6_ADDR)?;
     outcome
+}
+
+/// Waits until the kernel delivers to these addresses. It makes the local route of an IPv6 address in a work
+/// queue, also without duplicate address detection: normally done by now, else a matter of microseconds.
+/// ETIMEDOUT after the deadline.
+pub fn wait_local(sock: &mut Socket, ips: &[IpAddr], deadline_ms: u32) -> Result<(), NlError> {
+    let deadline = Instant::now() + Duration::from_millis(deadline_ms.into());
+    let mut subscribed = false;
+    for &ip in ips {
+        while !route::is_local(sock, ip)? {
+            if !subscribed {
+                sock.subscribe(GROUP_IPV6_ROUTE)?;
+                subscribed = true;
+                continue; // it may have come in between
+            }
+            if sock.next_event(deadline, |_| {})? == Event::Timeout {
+                let step = format!("wait for the local route of {ip}");
+                return Err(NlError::new(step, Errno::ETIMEDOUT as i32));
+            }
+        }
+    }
+    if subscribed {
+        sock.unsubscribe(GROUP_IPV6_ROUTE)?;
+    }
+    Ok(())
 }
 
 fn settled(sock: &mut Socket, index: u32) -> Result<bool, NlError> {

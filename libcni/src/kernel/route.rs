@@ -28,6 +28,9 @@ const RTAX_ADVMSS: u16 = 8;
 
 const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
+/// Offset of `rtm_type` in `struct rtmsg`.
+const RTM_TYPE_AT: usize = 7;
 const RTNH_F_ONLINK: u32 = 4;
 const RTM_F_CLONED: u32 = 0x200;
 const RTM_F_FIB_MATCH: u32 = 0x2000;
@@ -111,12 +114,27 @@ pub fn list(sock: &mut Socket, oif: u32) -> Result<Vec<Route>, NlError> {
 /// The route a packet to this address would take, as it stands in its table (`ip route get fibmatch IP`);
 /// `None` when there is none. Kernel 4.13 and later.
 pub fn get(sock: &mut Socket, ip: IpAddr) -> Result<Option<Route>, NlError> {
+    let route = look_up(sock, ip, |reply| from_reply(reply).into_iter().next())?;
+    Ok(route.flatten())
+}
+
+/// Would a packet to this address be delivered here?
+pub fn is_local(sock: &mut Socket, ip: IpAddr) -> Result<bool, NlError> {
+    let kind = look_up(sock, ip, |reply| reply.payload.get(RTM_TYPE_AT).copied())?;
+    Ok(kind.flatten() == Some(RTN_LOCAL))
+}
+
+fn look_up<T>(
+    sock: &mut Socket,
+    ip: IpAddr,
+    read: impl FnOnce(Reply<'_>) -> T,
+) -> Result<Option<T>, NlError> {
     let length = if ip.is_ipv4() { 32 } else { 128 };
     let header = rtmsg(family(ip), length, 0, 0, 0, RTM_F_FIB_MATCH);
     let message =
         Message::new(RTM_GETROUTE, 0, format!("look up the route to {ip}")).header(&header);
     match sock.get(ip_attr(message, RTA_DST, ip)) {
-        Ok(reply) => Ok(from_reply(reply).into_iter().next()),
+        Ok(reply) => Ok(Some(read(reply))),
         Err(e)
             if [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::ESRCH]
                 .iter()

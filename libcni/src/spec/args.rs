@@ -230,6 +230,10 @@ pub fn unknown_command(command: &str) -> CniError {
     )
 }
 
+/// The keys that this suite's plugins know. `CNI_ARGS` go to every plugin of a chain and to its IPAM, so each lets those
+/// of the others pass.
+pub const KNOWN_ARGS: &[&str] = &["IP", "GATEWAY", "MAC"];
+
 /// Reads `CNI_ARGS`: `KEY=VALUE` pairs between `;`, keys in exact case. Returns the pairs whose key is in `known`, in
 /// order; of equal keys the last counts. Values may be empty.
 ///
@@ -249,7 +253,7 @@ pub fn parse_args(args: &str, known: &[&str]) -> Result<Vec<(String, String)>, C
             .split_once('=')
             .filter(|(_, value)| !value.contains('='))
         else {
-            return Err(invalid(format!("CNI_ARGS: invalid pair {}", quoted(pair))));
+            return Err(invalid(format!("ARGS: invalid pair {}", quoted(pair))));
         };
         if key == "IgnoreUnknown" {
             ignore_unknown = match value {
@@ -259,7 +263,7 @@ pub fn parse_args(args: &str, known: &[&str]) -> Result<Vec<(String, String)>, C
                 _ if value.eq_ignore_ascii_case("false") => false,
                 _ => {
                     return Err(invalid(format!(
-                        "CNI_ARGS: error parsing value of pair {}: boolean unmarshal error: invalid input {value}",
+                        "ARGS: error parsing value of pair {}: boolean unmarshal error: invalid input {value}",
                         quoted(pair)
                     )));
                 }
@@ -276,7 +280,7 @@ pub fn parse_args(args: &str, known: &[&str]) -> Result<Vec<(String, String)>, C
     if !unknown.is_empty() && !ignore_unknown {
         let unknown: Vec<String> = unknown.into_iter().map(quoted).collect();
         return Err(invalid(format!(
-            "CNI_ARGS: unknown args [{}]",
+            "ARGS: unknown args [{}]",
             unknown.join(" ")
         )));
     }

@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 
 use super::range::{Range, RangeSet, RawRange};
 use super::{NetDir, resolv};
+use crate::spec::args::KNOWN_ARGS;
 use crate::spec::error::{CniError, Code, quoted};
 use crate::spec::json::{FieldError, Fields, Node};
 use crate::spec::{Route, Version, parse_args, parse_cidr, parse_ip};
@@ -172,7 +173,7 @@ fn requested(
             all.push(ip);
         }
     };
-    for (key, value) in parse_args(args, &["IP"])? {
+    for (key, value) in parse_args(args, KNOWN_ARGS)? {
         if key == "IP" && !value.is_empty() {
             add(requested_ip(&value).ok_or_else(|| {
                 let pair = quoted(&format!("{key}={value}"));

@@ -69,21 +69,21 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
         None => Layer3::default(),
     };
     let mut pod = pod::configure(&conf, netns, &veth, &layer3, reused)?;
+    if !conf.disable_container_interface {
+        link::wait_up(&mut host, veth.host.index, PORT_UP_MS)?;
+    }
     let vlan_gateway = gateway::ensure(&mut host, &conf, &bridge, &layer3)?;
     if let Some(ipam) = ipam.as_ref().filter(|_| conf.ip_masq) {
         masquerade(call, ipam, &layer3, &mut netfilter, &mut undo)?;
     }
-    if !conf.disable_container_interface {
-        link::wait_up(&mut host, veth.host.index, PORT_UP_MS)?;
-        let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
-        gateway::learn(&mut host, gateway, &layer3, veth.pod_mac)?;
-        if reused {
-            pod.announce(&layer3, &mut netfilter)?;
-        }
+    let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
+    gateway::learn(&mut host, gateway, &layer3, veth.pod_mac)?;
+    if reused {
+        pod.announce(&layer3, &mut netfilter)?;
     }
     signal::check()?;
 
-    let bridge_mac = bridge::mac_now(&mut host, &conf, &bridge)?;
+    let bridge_mac = bridge::mac_now(&mut host, &bridge)?;
     result.interfaces = plan::interfaces(
         (&bridge.name, bridge_mac),
         (&veth.host.name, veth.host_mac.to_string()),

@@ -24,10 +24,13 @@ pub fn ensure(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<Link, 
     require_bridge(&bridge)?;
     let mut batch = Batch::new();
     if !bridge.is_up() {
-        batch.push(link::up(bridge.index));
+        batch.push(link::up(bridge.index)); // with router advertisements off by then
     }
     if conf.promisc && !bridge.is_promisc() {
         batch.push(link::set_promisc(bridge.index, true));
+    }
+    if bridge.accept_ra.is_some_and(|accept| accept != 0) {
+        accept_no_ra(name)?;
     }
     if !batch.is_empty() {
         host.run(&batch)?;
@@ -65,8 +68,6 @@ fn create(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<Link, CniE
         Err(e) if e.is(Errno::EEXIST) => {}
         other => other?,
     }
-    // Before it goes up: a pod must not set the node's routes by router advertisements (CVE-2020-10749).
-    accept_no_ra(name)?;
     link::get(host, name.as_str())?.ok_or_else(|| {
         CniError::new(
             Code::TryAgain,
@@ -76,8 +77,8 @@ fn create(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<Link, CniE
     })
 }
 
-/// Absent without IPv6, which is as good as off. Its ports need no such thing: what they receive goes to the
-/// bridge.
+/// A pod must not set the node's routes by router advertisements (CVE-2020-10749). The bridge's ports need no
+/// such thing: what they receive goes to the bridge.
 fn accept_no_ra(name: &IfName) -> Result<(), CniError> {
     Ok(sysctl::write_if_present(
         &sysctl::ipv6_conf(name.as_str(), "accept_ra"),
@@ -85,14 +86,10 @@ fn accept_no_ra(name: &IfName) -> Result<(), CniError> {
     )?)
 }
 
-/// The bridge's MAC at the end of ADD. A bridge without a fixed one (made by the reference for layer 2)
-/// takes over the lowest of its ports', so it is asked again there.
-pub fn mac_now(host: &mut Socket, conf: &Conf, bridge: &Link) -> Result<String, CniError> {
-    let now = if conf.is_gateway {
-        bridge.mac
-    } else {
-        link::get_index(host, bridge.index)?.and_then(|l| l.mac)
-    };
+/// The bridge's MAC at the end of ADD: one that was never given a fixed one (made by the reference for layer
+/// 2, or by an administrator) takes over the lowest of its ports'.
+pub fn mac_now(host: &mut Socket, bridge: &Link) -> Result<String, CniError> {
+    let now = link::get_index(host, bridge.index)?.and_then(|l| l.mac);
     Ok(now
         .or(bridge.mac)
         .map(|m| m.to_string())

@@ -2,7 +2,7 @@
 
 use libcni::kernel::mac::Mac;
 use libcni::plugin::Call;
-use libcni::spec::args::parse_args;
+use libcni::spec::args::{KNOWN_ARGS, parse_args};
 use libcni::spec::conf::Dns;
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::json::{Fields, Node};
@@ -12,8 +12,6 @@ use libcni::spec::{IfName, invalid_config};
 const DEFAULT_BRIDGE: &str = "cni0";
 /// Largest VLAN ID a port can carry; 4095 is reserved (IEEE 802.1Q, 9.6).
 const VLAN_MAX: i64 = 4094;
-/// `CNI_ARGS` keys that the plugins of a chain know. The reference's bridge refuses the IPAM's own.
-const KNOWN_ARGS: &[&str] = &["MAC", "IP", "GATEWAY"];
 
 /// The configuration of ADD, CHECK and STATUS, every value checked.
 #[derive(Debug)]

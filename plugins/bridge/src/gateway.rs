@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use crate::bridge::FOREIGN_BRIDGE;
 use crate::conf::Conf;
 use crate::plan::Layer3;
+use crate::pod::LOCAL_MS;
 use crate::vlan;
 
 /// Puts the gateway addresses in place and switches forwarding on. Returns the VLAN interface that holds
@@ -85,10 +86,15 @@ fn ensure_address(
             other => other?,
         }
     }
+    if gateway.is_ipv6() {
+        link::wait_up(host, link.index, LOCAL_MS)?; // no address is worked off before
+        addr::wait_local(host, &[gateway.ip()], LOCAL_MS)?;
+    }
     Ok(())
 }
 
-/// Two IPv4 gateways on one bridge never; IPv6 ones if their subnets overlap.
+/// An IPv4 address of any other network; IPv6 ones if their subnets overlap. (One network's own gateways are added
+/// together, so a network may have several of IPv4, which the reference cannot do.)
 fn conflicts(held: IpNetwork, wanted: IpNetwork) -> bool {
     match (held, wanted) {
         (IpNetwork::V4(_), IpNetwork::V4(_)) => true,

@@ -16,6 +16,9 @@ use crate::veth::Veth;
 /// How long duplicate address detection may take (`enabledad`).
 const DAD_MS: u32 = 5000;
 
+/// How long the kernel may take to deliver to a new IPv6 address.
+pub const LOCAL_MS: u32 = 2000;
+
 /// The pod end, and a socket in its namespace.
 pub struct Pod {
     sock: Socket,
@@ -63,7 +66,9 @@ impl Pod {
         }
         batch.push(link::up(self.index));
         // After "up", which would announce the addresses to a port that does not forward yet.
-        batch.push(link::set_arp_notify(self.index, true));
+        if !layer3.addresses.is_empty() {
+            batch.push(link::set_arp_notify(self.index, true));
+        }
         if conf.enable_dad && layer3.has_v6() {
             self.sock.run(&batch)?;
             addr::wait_settled(&mut self.sock, self.index, DAD_MS)?;
@@ -72,7 +77,10 @@ impl Pod {
         for route in &layer3.routes {
             batch.push(route::add(&route::Spec::from_result(route, self.index)));
         }
-        Ok(self.sock.run(&batch)?)
+        self.sock.run(&batch)?;
+        let v6 = layer3.addresses.iter().filter(|a| a.is_ipv6());
+        let v6: Vec<IpAddr> = v6.map(|a| a.ip()).collect();
+        Ok(addr::wait_local(&mut self.sock, &v6, LOCAL_MS)?)
     }
 
     /// Corrects what others remember of the last owner of addresses that are given again, so that the first packet

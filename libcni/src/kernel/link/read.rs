@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::{
-    Dev, IFF_PROMISC, IFF_UP, IFINFOMSG_BYTES, IFLA_ADDRESS, IFLA_BR_VLAN_FILTERING,
+    Dev, IFF_PROMISC, IFF_UP, IFINFOMSG_BYTES, IFLA_ADDRESS, IFLA_AF_SPEC, IFLA_BR_VLAN_FILTERING,
     IFLA_BRPORT_ISOLATED, IFLA_BRPORT_MODE, IFLA_BRPORT_STATE, IFLA_EXT_MASK, IFLA_IFALIAS,
     IFLA_IFNAME, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND,
     IFLA_LINK, IFLA_LINK_NETNSID, IFLA_LINKINFO, IFLA_MASTER, IFLA_MTU, IFLA_OPERSTATE,
@@ -19,6 +19,8 @@ use crate::nl::{Event, Message, NlError, Reply, Socket};
 const SKIP_STATS: u32 = 8;
 /// `IF_OPER_UP`
 const OPER_UP: u8 = 6;
+const IFLA_INET6_CONF: u16 = 2;
+const DEVCONF_ACCEPT_RA: usize = 3;
 /// `RTNLGRP_LINK`
 const GROUP_LINK: u32 = 1;
 
@@ -53,6 +55,8 @@ pub struct Link {
     pub port: Option<BridgePort>,
     /// Of a bridge: does it look at VLAN tags?
     pub vlan_filtering: Option<bool>,
+    /// `net.ipv6.conf.DEV.accept_ra`, which costs nothing here; `None` without IPv6.
+    pub accept_ra: Option<i32>,
 }
 
 /// Settings of a bridge port.
@@ -173,6 +177,13 @@ fn get_dev(sock: &mut Socket, dev: Dev<'_>) -> Result<Option<Link>, NlError> {
     }
 }
 
+/// From the interface's `devconf` array, entry `DEVCONF_ACCEPT_RA` (`include/uapi/linux/ipv6.h`).
+fn accept_ra(spec: &[u8]) -> Option<i32> {
+    let conf =
+        Attrs::new(Attrs::new(spec).find(crate::kernel::AF_INET6.into())?).find(IFLA_INET6_CONF)?;
+    attr::i32(conf.get(DEVCONF_ACCEPT_RA * 4..)?)
+}
+
 // === impl Link ===
 
 impl Link {
@@ -209,6 +220,7 @@ impl Link {
                 IFLA_OPERSTATE => link.operstate = attr::u8(payload).unwrap_or_default(),
                 IFLA_PROMISCUITY => link.promiscuity = attr::u32(payload).unwrap_or_default(),
                 IFLA_LINKINFO => link.read_info(payload),
+                IFLA_AF_SPEC => link.accept_ra = accept_ra(payload),
                 _ => {}
             }
         }

@@ -181,6 +181,7 @@ fn we_read_what_the_kernel_sent() {
             isolated: true,
         }),
         vlan_filtering: None,
+        accept_ra: Some(1),
     };
     assert_eq!(port, want);
     assert!(

@@ -308,31 +308,31 @@ fn args() {
         assert_eq!(parsed(args), want, "{args}");
     }
     for (args, want) in [
-        (";", r#"CNI_ARGS: invalid pair """#),
-        ("IP=1;", r#"CNI_ARGS: invalid pair """#),
-        ("IgnoreUnknown=1;IP", r#"CNI_ARGS: invalid pair "IP""#),
-        ("IgnoreUnknown=1;A=b=c", r#"CNI_ARGS: invalid pair "A=b=c""#),
-        ("FOO=bar", r#"CNI_ARGS: unknown args ["FOO=bar"]"#),
+        (";", r#"ARGS: invalid pair """#),
+        ("IP=1;", r#"ARGS: invalid pair """#),
+        ("IgnoreUnknown=1;IP", r#"ARGS: invalid pair "IP""#),
+        ("IgnoreUnknown=1;A=b=c", r#"ARGS: invalid pair "A=b=c""#),
+        ("FOO=bar", r#"ARGS: unknown args ["FOO=bar"]"#),
         (
             "FOO=bar;IP=1;ip=2",
-            r#"CNI_ARGS: unknown args ["FOO=bar" "ip=2"]"#,
+            r#"ARGS: unknown args ["FOO=bar" "ip=2"]"#,
         ),
         (
             "FOO=bar;IgnoreUnknown=0",
-            r#"CNI_ARGS: unknown args ["FOO=bar"]"#,
+            r#"ARGS: unknown args ["FOO=bar"]"#,
         ),
         (
             "FOO=bar;ignoreunknown=1",
-            r#"CNI_ARGS: unknown args ["FOO=bar" "ignoreunknown=1"]"#,
+            r#"ARGS: unknown args ["FOO=bar" "ignoreunknown=1"]"#,
         ),
         // The last one counts.
         (
             "FOO=bar;IgnoreUnknown=1;IgnoreUnknown=0",
-            r#"CNI_ARGS: unknown args ["FOO=bar"]"#,
+            r#"ARGS: unknown args ["FOO=bar"]"#,
         ),
         (
             "IgnoreUnknown=yes",
-            r#"CNI_ARGS: error parsing value of pair "IgnoreUnknown=yes": boolean unmarshal error: invalid input yes"#,
+            r#"ARGS: error parsing value of pair "IgnoreUnknown=yes": boolean unmarshal error: invalid input yes"#,
         ),
     ] {
         assert_eq!(parsed(args), Err(want.to_owned()), "{args}");
