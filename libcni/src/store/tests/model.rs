@@ -186,7 +186,7 @@ fn run(steps: &[Step]) {
                     held.iter().map(|ip| IPS[*ip]).collect::<Vec<_>>(),
                     "{step:?}"
                 );
-                held.iter().for_each(|ip| drop(model.files.remove(ip)));
+                model.files.retain(|ip, _| !held.contains(ip));
                 assert_eq!(empty, model.files.values().all(Option::is_none), "{step:?}");
             }
             Step::Check(id) => {
