@@ -8,8 +8,12 @@ BINDIR  := /opt/cni/bin
 # Static executables. The flags go to an explicit target, the host's own, because procedural macros and build scripts
 # must not get them: those are loaded by the compiler.
 HOST    = $(shell rustc -vV | sed -n 's/^host: //p')
-OUT     = $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release
-RELEASE = RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target $(HOST)
+OUT     = $(or $(CARGO_TARGET_DIR),target)/$(HOST)
+STATIC  = -C target-feature=+crt-static
+# What rust-lld, the toolchain's own linker on x86-64, takes off a static executable: 110 KB.
+SMALL-x86_64-unknown-linux-gnu = $(patsubst %,-C link-arg=-Wl$(comma)%,--icf=all --pack-dyn-relocs=relr -znoseparate-code -O2)
+comma   := ,
+BUILD   = RUSTFLAGS='$(STATIC) $(SMALL-$(HOST))' cargo build --locked --target $(HOST)
 
 # Debian packages, each behind the file that shows it is there.
 NEEDS := \
@@ -36,11 +40,11 @@ help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 build: ## Static executables of every plugin, in dist/bin (which can serve as a CNI_PATH)
-	$(RELEASE) $(PLUGINS:%=--package %)
+	$(BUILD) --profile plugin $(PLUGINS:%=--package %)
 	@mkdir -p dist/bin
 	@set -e; for plugin in $(PLUGINS); do \
-		! ldd $(OUT)/$$plugin 2>/dev/null | grep '=>' || { echo "$$plugin is not static" >&2; exit 1; }; \
-		cp $(OUT)/$$plugin dist/.$$plugin; \
+		! ldd $(OUT)/plugin/$$plugin 2>/dev/null | grep '=>' || { echo "$$plugin is not static" >&2; exit 1; }; \
+		cp $(OUT)/plugin/$$plugin dist/.$$plugin; \
 		mv -f dist/.$$plugin dist/bin/$$plugin; \
 	done
 	@ls -l dist/bin
@@ -89,8 +93,8 @@ test: deps build ## Format, lints and every test (root only where a real contain
 	TESTKIT_BIN_DIR=$(CURDIR)/dist/bin cargo test --locked --workspace --no-fail-fast
 
 bench: deps build ## Ours, the reference plugins and the kernel's floor in one interleaved run
-	$(RELEASE) --package bench
-	$(OUT)/bench --bin-dir dist/bin
+	$(BUILD) --release --package bench
+	$(OUT)/release/bench --bin-dir dist/bin --check
 
 clean: ## Remove everything built
 	cargo clean

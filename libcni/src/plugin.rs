@@ -166,6 +166,7 @@ pub fn run<P: Plugin>() -> ExitCode {
         return about(&P::ABOUT, &flag);
     }
     signal::install();
+    #[allow(clippy::exit)] // the way out of a panic that does not unwind
     std::panic::set_hook(Box::new(|info| {
         let home = netns::come_home();
         if home.is_ok() {

@@ -14,9 +14,6 @@ use crate::conf::{Conf, Mtu};
 use crate::plan::{self, Layer3};
 use crate::{bridge, gateway, pod, veth};
 
-/// How long a bridge port may take to forward.
-const PORT_UP_MS: u32 = 2500;
-
 /// Attaches the pod.
 pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
     let conf = Conf::parse(call)?;
@@ -70,8 +67,9 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
     };
     let mut pod = pod::configure(&conf, netns, &veth, &layer3, reused)?;
     if !conf.disable_container_interface {
-        link::wait_up(&mut host, veth.host.index, PORT_UP_MS)?;
+        link::wait_up(&mut host, veth.host.index, bridge::UP_MS)?;
     }
+    let bridge = bridge::settled(&mut host, &conf, &bridge)?;
     let vlan_gateway = gateway::ensure(&mut host, &conf, &bridge, &layer3)?;
     if let Some(ipam) = ipam.as_ref().filter(|_| conf.ip_masq) {
         masquerade(call, ipam, &layer3, &mut netfilter, &mut undo)?;
@@ -83,9 +81,8 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
     }
     signal::check()?;
 
-    let bridge_mac = bridge::mac_now(&mut host, &bridge)?;
     result.interfaces = plan::interfaces(
-        (&bridge.name, bridge_mac),
+        &bridge,
         (&veth.host.name, veth.host_mac.to_string()),
         (&veth.pod_name, veth.pod_mac.to_string()),
         call.sandbox(),

@@ -13,6 +13,9 @@ use crate::conf::Conf;
 /// The name is taken by something else, or its address is another's.
 pub const FOREIGN_BRIDGE: Code = Code::Other(102);
 
+/// How long a link may take to be up, from the last thing that kept it down.
+pub const UP_MS: u32 = 2500;
+
 /// The bridge of the configuration, made if it is not there. Of one that is there nothing is changed but
 /// what the configuration switches on: promiscuous mode.
 pub fn ensure(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<Link, CniError> {
@@ -86,12 +89,14 @@ fn accept_no_ra(name: &IfName) -> Result<(), CniError> {
     )?)
 }
 
-/// The bridge's MAC at the end of ADD: one that was never given a fixed one (made by the reference for layer
-/// 2, or by an administrator) takes over the lowest of its ports'.
-pub fn mac_now(host: &mut Socket, bridge: &Link) -> Result<String, CniError> {
-    let now = link::get_index(host, bridge.index)?.and_then(|l| l.mac);
-    Ok(now
-        .or(bridge.mac)
-        .map(|m| m.to_string())
-        .unwrap_or_default())
+/// The bridge at the end of ADD. Waits for a bridge that has just got its first port to be up itself: until then
+/// it drops what the node sends. And a bridge that was never given a MAC (made by the reference for layer 2, or
+/// by an administrator) has taken over the lowest of its ports'.
+pub fn settled(host: &mut Socket, conf: &Conf, bridge: &Link) -> Result<Link, CniError> {
+    let now = if conf.disable_container_interface {
+        link::get_index(host, bridge.index)?
+    } else {
+        Some(link::wait_up(host, bridge.index, UP_MS)?)
+    };
+    Ok(now.unwrap_or_else(|| bridge.clone()))
 }

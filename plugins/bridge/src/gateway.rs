@@ -87,7 +87,6 @@ fn ensure_address(
         }
     }
     if gateway.is_ipv6() {
-        link::wait_up(host, link.index, LOCAL_MS)?; // no address is worked off before
         addr::wait_local(host, &[gateway.ip()], LOCAL_MS)?;
     }
     Ok(())
@@ -115,15 +114,18 @@ pub fn learn(
     let mut batch = Batch::new();
     for ip in layer3.addresses.iter().map(|a| a.ip()) {
         if layer3.gateways.iter().any(|g| g.contains(ip)) {
-            batch.push(neigh::replace(
-                gateway.index,
-                ip,
-                pod_mac,
-                neigh::State::Reachable,
-            ));
+            let entry = neigh::replace(gateway.index, ip, pod_mac, neigh::State::Reachable);
+            batch.push(entry);
         }
     }
-    Ok(host.run(&batch)?)
+    for outcome in host.run_all(&batch)? {
+        match outcome {
+            // The table is full (`gc_thresh3`, for all namespaces together): then it holds no old entry either.
+            Err(e) if e.is(Errno::ENOBUFS) => eprintln!("bridge: {e}"),
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 fn forward(file: &str) -> Result<(), CniError> {

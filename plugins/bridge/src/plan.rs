@@ -92,7 +92,7 @@ pub fn layer3(conf: &Conf, result: &mut CniResult) -> Result<Layer3, CniError> {
 /// The result's interfaces, in the order the reference gives them: bridge, host end, pod end, and the VLAN's
 /// gateway interface if there is one.
 pub fn interfaces(
-    bridge: (&str, String),
+    bridge: &Link,
     host: (&str, String),
     pod: (&str, String),
     sandbox: &str,
@@ -104,15 +104,16 @@ pub fn interfaces(
         sandbox: sandbox.to_owned(),
         ..Interface::default()
     };
+    let of_link = |link: &Link| {
+        let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+        interface((&link.name, mac), "")
+    };
     let mut all = vec![
-        interface(bridge, ""),
+        of_link(bridge),
         interface(host, ""),
         interface(pod, sandbox),
     ];
-    if let Some(link) = vlan_gateway {
-        let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
-        all.push(interface((&link.name, mac), ""));
-    }
+    all.extend(vlan_gateway.map(of_link));
     all
 }
 
