@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Instant;
 
 use testkit::{Call, Pod, in_netns, sh};
 
@@ -290,4 +291,30 @@ fn the_reference_s_names() {
         masquerade_comment(&net(), &attachment(ID, "eth0")),
         "d23676b4f2d9fe04-dfbd22ab690d72bc"
     );
+}
+
+/// Not a test: `cargo test -p libcni --release legacy::tests::cost -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn cost() {
+    in_netns(|| {
+        let addresses = FIRST.map(|ip| ip.parse().unwrap());
+        for tables in ["nothing", "an old nat table of 10,000 rules"] {
+            let mut all = Vec::new();
+            for _ in 0..200 {
+                let mut netfilter = Netfilter::unopened();
+                netfilter.generation().unwrap();
+                let start = Instant::now();
+                remove(&mut netfilter, &net(), &attachment(ID, "eth0"), &addresses).unwrap();
+                all.push(start.elapsed());
+            }
+            all.sort();
+            eprintln!("{tables}: {:?}", all[100]);
+            let rules: String = (0..10_000)
+                .map(|n| format!("-A PREROUTING -s 10.{}.{}.1 -j RETURN\n", n / 250, n % 250))
+                .collect();
+            fs::write("/run/rules", format!("*nat\n{rules}COMMIT\n")).unwrap();
+            sh("iptables-legacy-restore < /run/rules");
+        }
+    });
 }
