@@ -221,14 +221,16 @@ fn dispatch<P: Plugin>() -> Result<String, CniError> {
     let node = conf::decode(&stdin)?;
     let conf = NetConf::read(&node, env.verb, P::ABOUT.versions)?;
     let netns = Netns::open(Path::new(env.netns.as_deref().unwrap_or_default()));
-    if let Ok(netns) = &netns {
-        if !env.netns_override && env.attachment.is_some() && netns.is_current() {
-            return Err(CniError::new(
-                Code::InvalidNetns,
-                "plugin's netns and netns from CNI_NETNS should not be the same",
-            )
-            .with_details("nothing was done; set CNI_NETNS_OVERRIDE=1 if this is what you want"));
-        }
+    if let Ok(netns) = &netns
+        && !env.netns_override
+        && env.attachment.is_some()
+        && netns.is_current()
+    {
+        return Err(CniError::new(
+            Code::InvalidNetns,
+            "plugin's netns and netns from CNI_NETNS should not be the same",
+        )
+        .with_details("nothing was done; set CNI_NETNS_OVERRIDE=1 if this is what you want"));
     }
     // For ever: a step to undo may need it, also after a panic.
     let call: &'static Call = Box::leak(Box::new(Call {

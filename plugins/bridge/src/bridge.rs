@@ -84,7 +84,7 @@ fn create(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<Link, CniE
 /// such thing: what they receive goes to the bridge.
 fn accept_no_ra(name: &IfName) -> Result<(), CniError> {
     Ok(sysctl::write_if_present(
-        &sysctl::ipv6_conf(name.as_str(), "accept_ra"),
+        sysctl::ipv6_conf(name.as_str(), "accept_ra"),
         "0",
     )?)
 }

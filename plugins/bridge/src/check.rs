@@ -214,11 +214,8 @@ fn check_filters(
     ipam: Option<&Ipam>,
     pod_end: &Link,
 ) -> Result<(), CniError> {
-    if !conf.macspoofchk && !(conf.ip_masq && ipam.is_some()) {
-        return Ok(());
-    }
     let attachment = call.attachment()?;
-    let mut netfilter = Netfilter::unopened();
+    let mut netfilter = Netfilter::unopened(); // until something is asked of it
     if conf.macspoofchk {
         let port = prev.interfaces.get(1).map(|i| i.name.as_str());
         let port = IfName::parse(port.unwrap_or_default())?;

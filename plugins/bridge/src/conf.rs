@@ -115,10 +115,9 @@ pub fn bridge_name(fields: &Fields) -> Result<IfName, CniError> {
 }
 
 fn mtu(fields: &Fields) -> Result<Mtu, CniError> {
-    if let Some(Node::String(text)) = fields.node("mtu").as_deref() {
-        if text == "auto" {
-            return Ok(Mtu::Auto);
-        }
+    let value = fields.node("mtu");
+    if value.as_deref().and_then(Node::as_str) == Some("auto") {
+        return Ok(Mtu::Auto);
     }
     match fields.i64("mtu")?.unwrap_or_default() {
         0 => Ok(Mtu::Default),

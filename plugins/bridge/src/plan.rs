@@ -57,12 +57,11 @@ pub fn layer3(conf: &Conf, result: &mut CniResult) -> Result<Layer3, CniError> {
             ip.gateway = first_address(ip.address);
         }
         let Some(gateway) = ip.gateway else { continue };
-        if conf.is_gateway {
-            if let Ok(net) = IpNetwork::new(gateway, ip.address.prefix()) {
-                if !plan.gateways.contains(&net) {
-                    plan.gateways.push(net);
-                }
-            }
+        if conf.is_gateway
+            && let Ok(net) = IpNetwork::new(gateway, ip.address.prefix())
+            && !plan.gateways.contains(&net)
+        {
+            plan.gateways.push(net);
         }
         // Also a default route that names no gateway counts: it goes through this one (below). The
         // reference adds a second, identical one and fails.
