@@ -5,8 +5,8 @@
 //!
 //! | made by | what | where |
 //! |---|---|---|
-//! | `ipMasq`, iptables-nft | chain `CNI-<24 hex>`, a jump for each address | `ip nat`, `ip6 nat`: [`iptables`] |
-//! | `ipMasq`, iptables-legacy | the same | the kernel's old tables: [`xtables`] |
+//! | `ipMasq`, iptables-nft | chain `CNI-<24 hex>`, a jump for each address | `ip nat`, `ip6 nat` |
+//! | `ipMasq`, iptables-legacy | the same | the kernel's old tables |
 //! | `ipMasqBackend: nftables` | a rule for each address, by its comment | `inet cni_plugins_masquerade` |
 //! | `macspoofchk` | two chains and a jump | `bridge nat` |
 //!
