@@ -37,6 +37,8 @@ pub struct Socket {
     buffer: Vec<u8>,
     seq: u32,
     subscriptions: u32,
+    /// A notification came between the parts of a dump, behind the part it should have changed.
+    overtaken: bool,
 }
 
 /// One message of an answer: type, flags, and what follows the netlink header (the family's fixed
@@ -98,6 +100,7 @@ impl Socket {
             buffer: vec![0; RECEIVE_BYTES],
             seq: 0,
             subscriptions: 0,
+            overtaken: false,
         })
     }
 
@@ -220,6 +223,9 @@ impl Socket {
         mut each: impl FnMut(Reply<'_>),
     ) -> Result<Event, NlError> {
         let step = "wait for a kernel notification";
+        if std::mem::take(&mut self.overtaken) {
+            return Ok(Event::Overrun);
+        }
         loop {
             match self.receive(step)? {
                 Received::Datagram(length) => {
@@ -348,6 +354,7 @@ impl Socket {
                 Received::Empty if self.wait(step, deadline)? => continue,
                 Received::Empty => return Err(unanswered(step)),
             };
+            self.overtaken |= Frames::new(self.datagram(length)).any(|f| f.seq == 0);
             for frame in Frames::new(self.datagram(length)).filter(|f| f.seq == seq) {
                 interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
                 match frame.kind {
@@ -393,8 +400,9 @@ impl Socket {
             self.grow_send_buffer(bytes.len());
         }
         if self.subscriptions > 0 {
-            // A queue full of notifications has no room for the answer.
+            // A queue full of notifications has no room for the answer, and what is asked now is newer than they.
             self.drain(step)?;
+            self.overtaken = false;
         }
         let kernel = SocketAddr::new(0, 0);
         loop {

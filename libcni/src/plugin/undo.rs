@@ -61,41 +61,44 @@ pub(super) fn run() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
     use std::rc::Rc;
 
-    fn log() -> (
-        Rc<RefCell<Vec<u8>>>,
-        impl Fn(u8, Result<(), String>) -> Step,
-    ) {
-        let seen = Rc::new(RefCell::new(Vec::new()));
-        let inside = Rc::clone(&seen);
-        let step = move |n: u8, outcome: Result<(), String>| -> Step {
-            let seen = Rc::clone(&inside);
-            Box::new(move || {
-                seen.borrow_mut().push(n);
+    /// Which steps ran, in order.
+    #[derive(Clone, Default)]
+    struct Log(Rc<RefCell<Vec<u8>>>);
+
+    impl Log {
+        fn step(
+            &self,
+            n: u8,
+            outcome: Result<(), String>,
+        ) -> impl FnOnce() -> Result<(), String> + 'static {
+            let log = self.clone();
+            move || {
+                log.0.borrow_mut().push(n);
                 outcome
-            })
-        };
-        (seen, step)
+            }
+        }
     }
 
     #[test]
     fn newest_first_and_failures_do_not_stop_it() {
-        let (seen, step) = log();
+        let log = Log::default();
         {
             let mut undo = Undo::new();
-            undo.push("first", step(1, Ok(())));
-            undo.push("second", step(2, Err("cannot".into())));
+            undo.push("first", log.step(1, Ok(())));
+            undo.push("second", log.step(2, Err("cannot".into())));
         }
-        assert_eq!(*seen.borrow(), [2, 1]);
+        assert_eq!(*log.0.borrow(), [2, 1]);
     }
 
     #[test]
     fn commit_keeps_everything() {
-        let (seen, step) = log();
+        let log = Log::default();
         let mut undo = Undo::new();
-        undo.push("never", step(1, Ok(())));
+        undo.push("never", log.step(1, Ok(())));
         undo.commit();
-        assert!(seen.borrow().is_empty());
+        assert!(log.0.borrow().is_empty());
     }
 }
