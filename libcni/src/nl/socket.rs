@@ -354,7 +354,7 @@ impl Socket {
                 Received::Empty if self.wait(step, deadline)? => continue,
                 Received::Empty => return Err(unanswered(step)),
             };
-            self.overtaken |= Frames::new(self.datagram(length)).any(|f| f.seq == 0);
+            self.overtaken |= Frames::new(self.datagram(length)).any(|f| f.seq != seq);
             for frame in Frames::new(self.datagram(length)).filter(|f| f.seq == seq) {
                 interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
                 match frame.kind {

@@ -233,3 +233,118 @@ fn trunk_item(item: &Fields) -> Result<Vec<u16>, CniError> {
 pub fn internal(msg: impl Into<String>) -> CniError {
     CniError::new(Code::Internal, msg)
 }
+
+#[cfg(test)]
+impl Conf {
+    /// What an empty configuration means.
+    pub fn test_default() -> Self {
+        Self {
+            bridge: IfName::parse(DEFAULT_BRIDGE).unwrap(),
+            is_gateway: false,
+            is_default_gateway: false,
+            force_address: false,
+            ip_masq: false,
+            mtu: Mtu::Default,
+            hairpin: false,
+            promisc: false,
+            vlans: Vlans::default(),
+            macspoofchk: false,
+            enable_dad: false,
+            disable_container_interface: false,
+            port_isolation: false,
+            mac: None,
+            ipam: None,
+            dns: Dns::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with<T>(json: &str, read: impl FnOnce(&Fields) -> Result<T, CniError>) -> Result<T, String> {
+        let node = Node::parse(json.as_bytes()).unwrap();
+        let fields = Fields::of(&node, "").unwrap();
+        read(&fields).map_err(|e| e.msg)
+    }
+
+    #[test]
+    fn mtu_is_bytes_or_auto() {
+        for (json, wanted) in [
+            ("{}", Mtu::Default),
+            (r#"{"mtu":0}"#, Mtu::Default),
+            (r#"{"MTU":1450}"#, Mtu::Bytes(1450)),
+            (r#"{"mtu":"auto"}"#, Mtu::Auto),
+        ] {
+            assert_eq!(with(json, mtu), Ok(wanted), "{json}");
+        }
+        for json in [
+            r#"{"mtu":-1}"#,
+            r#"{"mtu":65536}"#,
+            r#"{"mtu":"1500"}"#,
+            r#"{"mtu":1.5}"#,
+        ] {
+            assert!(with(json, mtu).unwrap_err().contains("mtu"), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_trunk_is_a_sorted_union() {
+        let json = r#"{"vlan":7,"vlanTrunk":[{"minID":20,"maxID":22},{"id":21},{"id":3}],"preserveDefaultVlan":true}"#;
+        let wanted = Vlans {
+            pvid: 7,
+            trunk: vec![3, 20, 21, 22],
+            filtering: true,
+            preserve_default: true,
+        };
+        assert_eq!(with(json, vlans), Ok(wanted));
+        // Also an empty trunk asks for a bridge that filters.
+        assert!(with(r#"{"vlanTrunk":[]}"#, vlans).unwrap().filtering);
+        assert!(!with("{}", vlans).unwrap().filtering);
+    }
+
+    #[test]
+    fn wrong_vlans_are_named() {
+        for (json, msg) in [
+            (
+                r#"{"vlan":4095}"#,
+                "invalid VLAN ID 4095 (must be between 0 and 4094)",
+            ),
+            (
+                r#"{"vlan":-1}"#,
+                "invalid VLAN ID -1 (must be between 0 and 4094)",
+            ),
+            (
+                r#"{"vlanTrunk":[{"minID":5}]}"#,
+                "minID and maxID should be configured simultaneously",
+            ),
+            (
+                r#"{"vlanTrunk":[{"minID":5,"maxID":4}]}"#,
+                "minID is greater than maxID in trunk parameter",
+            ),
+            (
+                r#"{"vlanTrunk":[{"id":0}]}"#,
+                "incorrect trunk id parameter: 0",
+            ),
+            (
+                r#"{"vlanTrunk":[{"minID":1,"maxID":4095}]}"#,
+                "incorrect trunk maxID parameter: 4095",
+            ),
+        ] {
+            assert_eq!(with(json, vlans), Err(msg.to_owned()), "{json}");
+        }
+    }
+
+    #[test]
+    fn either_masquerade_backend_is_ours() {
+        for json in [
+            "{}",
+            r#"{"ipMasqBackend":"iptables"}"#,
+            r#"{"ipMasqBackend":"nftables"}"#,
+        ] {
+            assert_eq!(with(json, check_masq_backend), Ok(()));
+        }
+        assert!(with(r#"{"ipMasqBackend":"pf"}"#, check_masq_backend).is_err());
+    }
+}

@@ -41,7 +41,9 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     // While the link stands its address must not be given away: stop here, the runtime will try again.
     remove_link(call, attachment, &mut host)?;
     forget_neighbours(call, &mut host, &addresses, &mut gather);
-    gather.note(conntrack::forget(&mut netfilter, &addresses));
+    // IPv6 costs 10 ms as soon as there is any entry, so it is left to the ADD that gives the address again.
+    let v4: Vec<IpAddr> = addresses.into_iter().filter(IpAddr::is_ipv4).collect();
+    gather.note(conntrack::forget(&mut netfilter, &v4));
     if let Some(ipam) = ipam.filter(|_| !released) {
         // Two last pods that go at the same moment each saw the other above.
         let mut last = Ok(());

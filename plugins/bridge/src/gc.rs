@@ -1,6 +1,6 @@
 //! GC: links, filters and reservations of this network that belong to no valid attachment.
 
-use libcni::firewall::{masquerade, spoof};
+use libcni::firewall::{legacy, masquerade, spoof};
 use libcni::kernel::link;
 use libcni::kernel::nft::Netfilter;
 use libcni::nl::{Batch, NlError, ROUTE, Socket};
@@ -38,6 +38,7 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     let mut netfilter = Netfilter::unopened();
     gather.note(spoof::gc(&mut netfilter, net, valid));
     gather.note(masquerade::gc(&mut netfilter, net, valid));
+    gather.note(legacy::gc(&mut netfilter, net, valid));
     if let Some(name) = call.conf.ipam_type.as_deref()
         && let Some(ipam) = gather.note(Ipam::find_for_release(call, name))
     {

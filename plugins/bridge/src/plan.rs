@@ -144,3 +144,122 @@ fn default_route(gateway: IpAddr) -> IpNetwork {
     };
     IpNetwork::new(any, 0).unwrap_or_else(|_| unreachable!("a prefix of 0 suits both families"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libcni::spec::result::IpConfig;
+
+    fn net(text: &str) -> IpNetwork {
+        libcni::spec::parse_cidr(text).unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn result(addresses: &[(&str, Option<&str>)], routes: &[(&str, Option<&str>)]) -> CniResult {
+        let ips = addresses.iter().map(|(address, gateway)| IpConfig {
+            interface: None,
+            address: net(address),
+            gateway: gateway.map(ip),
+        });
+        let routes = routes
+            .iter()
+            .map(|(dst, gw)| Route::new(net(dst), gw.map(ip)));
+        CniResult {
+            ips: ips.collect(),
+            routes: routes.collect(),
+            ..CniResult::default()
+        }
+    }
+
+    fn gateway_conf(default: bool) -> Conf {
+        Conf {
+            is_gateway: true,
+            is_default_gateway: default,
+            ..Conf::test_default()
+        }
+    }
+
+    fn routes(plan: &Layer3) -> Vec<(String, Option<String>)> {
+        let shown = |r: &Route| (r.dst.to_string(), r.gw.map(|g| g.to_string()));
+        plan.routes.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn a_missing_gateway_is_the_first_address() {
+        let mut lease = result(&[("10.1.2.7/24", None), ("fd00::7/64", None)], &[]);
+        let plan = layer3(&gateway_conf(false), &mut lease).unwrap();
+        assert_eq!(plan.gateways, [net("10.1.2.1/24"), net("fd00::1/64")]);
+        assert_eq!(lease.ips[0].gateway, Some(ip("10.1.2.1")));
+        assert_eq!(lease.ips[1].interface, Some(POD_INTERFACE));
+        assert!(plan.routes.is_empty() && lease.routes.is_empty());
+    }
+
+    #[test]
+    fn one_default_route_for_each_family() {
+        let gw = Some("10.1.2.1");
+        let mut lease = result(
+            &[
+                ("10.1.2.7/24", gw),
+                ("10.1.3.7/24", None),
+                ("fd00::7/64", None),
+            ],
+            &[],
+        );
+        layer3(&gateway_conf(true), &mut lease).unwrap();
+        let defaults: Vec<_> = lease.routes.iter().map(|r| (r.dst, r.gw)).collect();
+        assert_eq!(
+            defaults,
+            [
+                (net("0.0.0.0/0"), Some(ip("10.1.2.1"))),
+                (net("::/0"), Some(ip("fd00::1")))
+            ]
+        );
+    }
+
+    /// The reference adds a second, identical default route here and fails with EEXIST.
+    #[test]
+    fn a_default_route_without_gateway_goes_through_ours() {
+        let mut lease = result(&[("10.1.2.7/24", None)], &[("0.0.0.0/0", None)]);
+        let plan = layer3(&gateway_conf(true), &mut lease).unwrap();
+        assert_eq!(lease.routes.len(), 1);
+        assert_eq!(
+            routes(&plan),
+            [("0.0.0.0/0".to_owned(), Some("10.1.2.1".to_owned()))]
+        );
+    }
+
+    #[test]
+    fn the_same_route_twice_is_one_route() {
+        let wanted = [
+            ("10.9.0.0/16", None),
+            ("10.9.0.0/16", Some("10.1.2.1")),
+            ("10.9.0.0/16", Some("10.1.2.2")),
+        ];
+        let mut lease = result(&[("10.1.2.7/24", Some("10.1.2.1"))], &wanted);
+        let plan = layer3(&gateway_conf(false), &mut lease).unwrap();
+        assert_eq!(plan.routes.len(), 2);
+    }
+
+    #[test]
+    fn without_gateway_the_bridge_holds_none() {
+        let mut lease = result(
+            &[("10.1.2.7/24", Some("10.1.2.254"))],
+            &[("0.0.0.0/0", None)],
+        );
+        let plan = layer3(&Conf::test_default(), &mut lease).unwrap();
+        assert!(plan.gateways.is_empty());
+        assert_eq!(
+            routes(&plan),
+            [("0.0.0.0/0".to_owned(), Some("10.1.2.254".to_owned()))]
+        );
+    }
+
+    #[test]
+    fn no_address_is_an_error() {
+        let e = layer3(&gateway_conf(true), &mut CniResult::default()).unwrap_err();
+        assert_eq!(e.msg, "IPAM plugin returned missing IP config");
+    }
+}

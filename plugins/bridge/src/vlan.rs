@@ -158,3 +158,33 @@ fn port_name(gateway: &IfName) -> Result<IfName, CniError> {
     });
     IfName::parse(&format!("veth{hash:08x}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vlans(pvid: u16, trunk: &[u16]) -> Vlans {
+        Vlans {
+            pvid,
+            trunk: trunk.to_vec(),
+            ..Vlans::default()
+        }
+    }
+
+    #[test]
+    fn untagged_and_tagged() {
+        let (tagged, access) = (vlan::Vlans::tagged, vlan::Vlans::access);
+        assert_eq!(wanted(&vlans(0, &[])), []);
+        assert_eq!(wanted(&vlans(9, &[])), [access(9)]);
+        assert_eq!(wanted(&vlans(9, &[4, 9])), [access(9), tagged(4)]);
+        // A trunk alone has its untagged packets in VLAN 1.
+        assert_eq!(wanted(&vlans(0, &[4])), [access(1), tagged(4)]);
+    }
+
+    #[test]
+    fn the_gateway_interface_must_have_room_for_its_name() {
+        let name = |bridge: &str| gateway_name(&IfName::parse(bridge).unwrap(), 4094);
+        assert_eq!(name("cni0").unwrap().as_str(), "cni0.4094");
+        assert!(name("bridge-01234").is_err());
+    }
+}
