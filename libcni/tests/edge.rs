@@ -1,5 +1,5 @@
 //! The edge of a plugin process: order of checks, panics, signals. Driven through `examples/faulty.rs`.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;

@@ -69,8 +69,8 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
     if !conf.disable_container_interface {
         link::wait_up(&mut host, veth.host.index, bridge::UP_MS)?;
     }
-    let bridge = bridge::settled(&mut host, &conf, &bridge)?;
     let vlan_gateway = gateway::ensure(&mut host, &conf, &bridge, &layer3)?;
+    let bridge = bridge::settled(&mut host, &conf, &bridge)?;
     if let Some(ipam) = ipam.as_ref().filter(|_| conf.ip_masq) {
         masquerade(call, ipam, &layer3, &mut netfilter, &mut undo)?;
     }

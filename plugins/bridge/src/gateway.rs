@@ -8,7 +8,7 @@ use libcni::nl::{Batch, Socket};
 use libcni::spec::error::CniError;
 use nix::errno::Errno;
 
-use crate::bridge::FOREIGN_BRIDGE;
+use crate::bridge::{FOREIGN_BRIDGE, UP_MS};
 use crate::conf::Conf;
 use crate::plan::Layer3;
 use crate::pod::LOCAL_MS;
@@ -74,8 +74,8 @@ fn ensure_address(
     }
     // No duplicate address detection: the segment is ours, and the first pod must not wait for it.
     batch.push(addr::add(link.index, gateway, true));
-    // Pins the MAC of a bridge somebody else made, which would change with its ports. One without ports has
-    // none yet; it is not written back (the reference does, and fails).
+    // Pins the MAC of a bridge somebody else made, as it was before our port: neighbours know it by that. One
+    // that had no port has none yet; it is not written back (the reference does, and fails).
     if let Some(mac) = link.mac.filter(|m| !m.is_zero()) {
         batch.push(link::set_mac(link.index, mac));
     }
@@ -87,6 +87,7 @@ fn ensure_address(
         }
     }
     if gateway.is_ipv6() {
+        link::wait_up(host, link.index, UP_MS)?; // IPv6 does nothing before
         addr::wait_local(host, &[gateway.ip()], LOCAL_MS)?;
     }
     Ok(())
