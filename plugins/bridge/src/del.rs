@@ -39,11 +39,13 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     }
     let mut host = Socket::open(ROUTE)?;
     // While the link stands its address must not be given away: stop here, the runtime will try again.
-    remove_link(call, attachment, &mut host)?;
-    forget_neighbours(call, &mut host, &addresses, &mut gather);
-    // IPv6 costs 10 ms as soon as there is any entry, so it is left to the ADD that gives the address again.
-    let v4: Vec<IpAddr> = addresses.into_iter().filter(IpAddr::is_ipv4).collect();
-    gather.note(conntrack::forget(&mut netfilter, &v4));
+    if remove_link(call, attachment, &mut host)? {
+        // A DEL that comes again must not: the addresses of prevResult may be another pod's by now.
+        forget_neighbours(call, &mut host, &addresses, &mut gather);
+        // IPv6 costs 10 ms as soon as there is any entry, so it is left to the ADD that gives the address again.
+        let v4: Vec<IpAddr> = addresses.into_iter().filter(IpAddr::is_ipv4).collect();
+        gather.note(conntrack::forget(&mut netfilter, &v4));
+    }
     if let Some(ipam) = ipam.filter(|_| !released) {
         // Two last pods that go at the same moment each saw the other above.
         let mut last = Ok(());
@@ -92,32 +94,35 @@ fn remove_filters(
     }
 }
 
-/// Deletes the veth pair by its host end; if that is not ours (the reference made it), by the pod end.
-fn remove_link(call: &Call, attachment: &Attachment, host: &mut Socket) -> Result<(), CniError> {
+/// Deletes the veth pair by its host end; if that is not ours (the reference made it), by the pod end. Says
+/// whether there was one.
+fn remove_link(call: &Call, attachment: &Attachment, host: &mut Socket) -> Result<bool, CniError> {
     let alias = identity::alias(call.network(), attachment);
     for attempt in 0..identity::HOST_NAME_TRIES {
         let name = identity::host_ifname(call.network(), attachment, attempt);
-        let Some(link) = link::get(host, name.as_str())? else {
-            break;
-        };
-        if link.alias.as_deref() == Some(&alias) {
-            return delete(host, link.index);
+        // Also past a name that is free: who held it at our ADD may be gone.
+        match link::get(host, name.as_str())? {
+            Some(link) if link.alias.as_deref() == Some(&alias) => {
+                return delete(host, link.index);
+            }
+            _ => {}
         }
     }
     let Some(netns) = call.netns_if_alive()? else {
-        return Ok(());
+        return Ok(false);
     };
     let mut pod = netns.enter(|| Socket::open(ROUTE))??;
     match link::get(&mut pod, attachment.ifname.as_str())? {
         Some(link) => delete(&mut pod, link.index),
-        None => Ok(()),
+        None => Ok(false),
     }
 }
 
-fn delete(sock: &mut Socket, index: u32) -> Result<(), CniError> {
+fn delete(sock: &mut Socket, index: u32) -> Result<bool, CniError> {
     match sock.run(&Batch::from(link::del(index))) {
-        Err(e) if e.is(Errno::ENODEV) => Ok(()),
-        other => Ok(other?),
+        Ok(()) => Ok(true),
+        Err(e) if e.is(Errno::ENODEV) => Ok(false),
+        Err(e) => Err(e.into()),
     }
 }
 
