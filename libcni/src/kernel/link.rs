@@ -6,7 +6,7 @@ mod write;
 pub use read::{BridgePort, Link, get, get_index, list, wait_up};
 pub use write::{
     VethSpec, bridge, del, down, set_alias, set_arp_notify, set_bridge_port, set_mac, set_master,
-    set_mtu, set_promisc, up, veth, veth_echoed,
+    set_mtu, set_promisc, up, up_then_arp_notify, veth, veth_echoed,
 };
 
 use crate::nl::Message;

@@ -64,11 +64,12 @@ impl Pod {
         for &address in &layer3.addresses {
             batch.push(addr::add(self.index, address, !conf.enable_dad));
         }
-        batch.push(link::up(self.index));
-        // After "up", which would announce the addresses to a port that does not forward yet.
-        if !layer3.addresses.is_empty() {
-            batch.push(link::set_arp_notify(self.index, true));
-        }
+        // Not announced yet: the port does not forward yet.
+        batch.push(if layer3.addresses.is_empty() {
+            link::up(self.index)
+        } else {
+            link::up_then_arp_notify(self.index)
+        });
         if conf.enable_dad && layer3.has_v6() {
             self.sock.run(&batch)?;
             addr::wait_settled(&mut self.sock, self.index, DAD_MS)?;

@@ -137,18 +137,29 @@ pub fn set_bridge_port<'a>(dev: impl Into<Dev<'a>>, hairpin: bool, isolated: boo
         })
 }
 
-/// `net.ipv4.conf.DEV.arp_notify`, without a file. Send it before the link is set up, as a message of its
-/// own: within one message the kernel applies flags first.
+/// `net.ipv4.conf.DEV.arp_notify`, without a file. Before the link is set up it makes that announce the
+/// addresses.
 pub fn set_arp_notify<'a>(dev: impl Into<Dev<'a>>, on: bool) -> Message {
-    dev.into()
-        .message(RTM_SETLINK, 0, "set arp_notify of", 0, 0)
-        .nest(IFLA_AF_SPEC, |m| {
-            m.nest(AF_INET, |m| {
-                m.nest(IFLA_INET_CONF, |m| {
-                    m.u32(IPV4_DEVCONF_ARP_NOTIFY, on.into())
-                })
+    let message = dev
+        .into()
+        .message(RTM_SETLINK, 0, "set arp_notify of", 0, 0);
+    with_arp_notify(message, on)
+}
+
+/// [`up`], then [`set_arp_notify`], in one message: the kernel applies flags first, so going up announces
+/// nothing yet.
+pub fn up_then_arp_notify<'a>(dev: impl Into<Dev<'a>>) -> Message {
+    with_arp_notify(up(dev), true)
+}
+
+fn with_arp_notify(message: Message, on: bool) -> Message {
+    message.nest(IFLA_AF_SPEC, |m| {
+        m.nest(AF_INET, |m| {
+            m.nest(IFLA_INET_CONF, |m| {
+                m.u32(IPV4_DEVCONF_ARP_NOTIFY, on.into())
             })
         })
+    })
 }
 
 /// `ip link del dev DEV`. Deleting one end of a veth pair deletes both. Waits for RCU grace periods, some
