@@ -20,39 +20,47 @@ impl NetDir {
     /// list is older.
     ///
     /// # Errors
-    /// The lock or the file system; what was freed until then stays freed.
+    /// The lock, or the first failure of the file system after everything else was tried.
     pub fn gc(
         &self,
         valid: &[Attachment],
         mut on_freed: impl FnMut(IpAddr),
         on_empty: impl FnOnce(),
     ) -> Result<usize, StoreError> {
-        let Some(dir) = Dir::open(self.path())? else {
-            on_empty();
-            return Ok(0);
+        let mut condemned = match Dir::open(self.path())? {
+            Some(dir) => condemned(&dir, valid)?.into_iter().peekable(),
+            None => Vec::new().into_iter().peekable(),
         };
-        let condemned = condemned(&dir, valid)?;
         let mut freed = 0;
-        let mut dir = Some(dir);
-        let mut batches = condemned.chunks(AT_ONCE).peekable();
+        let mut outcome = Ok(());
         loop {
-            let dir = match dir.take() {
-                Some(dir) => dir,
-                None => Dir::create(self.path())?,
+            let Some(dir) = Dir::open(self.path())? else {
+                on_empty();
+                return Ok(freed);
             };
             let mut locked = Locked::open(self, dir, Intent::Change)?;
-            for (ip, found) in batches.next().unwrap_or_default() {
-                if locked.free_if_same(*ip, found)? {
-                    on_freed(*ip);
-                    freed += 1;
+            // Without an index each hold of the lock begins with reading everything.
+            let at_once = if locked.is_indexed() {
+                AT_ONCE
+            } else {
+                usize::MAX
+            };
+            for (ip, found) in condemned.by_ref().take(at_once) {
+                match locked.free_if_same(ip, &found) {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        on_freed(ip);
+                        freed += 1;
+                    }
+                    Err(e) => outcome = outcome.and(Err(e)),
                 }
             }
-            if batches.peek().is_none() {
+            if condemned.peek().is_none() {
                 if locked.holds_only(0) {
                     on_empty();
                 }
                 locked.finish();
-                return Ok(freed);
+                return outcome.map(|()| freed);
             }
             locked.finish();
         }

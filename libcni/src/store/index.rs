@@ -228,9 +228,8 @@ impl Index {
         )?;
         new.head.boot = self.head.boot;
         new.head.flags = self.head.flags | DIRTY;
-        self.each_owner(|slot| new.put(slot, false))?;
+        new.copy_owners(self)?;
         self.each_page(|number, page| new.put_page(number, page))?;
-        new.head.legacy = self.head.legacy;
         new.head.write(&new.file)?;
         if self.place == Place::Published {
             new.publish(side)?;

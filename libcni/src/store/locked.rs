@@ -292,6 +292,16 @@ impl Locked {
         self.dir.set_cursor(self.side.as_ref(), set, ip)
     }
 
+    /// The index as it is now.
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Whether the next holder of the lock will find the index.
+    pub(super) fn is_indexed(&self) -> bool {
+        self.index.is_kept()
+    }
+
     /// Whether there are exactly this many reservations in the network.
     pub(super) fn holds_only(&self, n: usize) -> bool {
         self.index.len() == n as u64

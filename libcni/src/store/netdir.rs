@@ -17,7 +17,7 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
 /// The directory of one network's reservations. It need not exist.
 #[derive(Debug, Clone)]
 pub struct NetDir {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) boot_id: PathBuf,
     pub(super) lock_wait: Duration,
 }

@@ -78,7 +78,8 @@ fn build(
     old: &Old<'_>,
     side: Option<&OwnedFd>,
 ) -> io::Result<Index> {
-    let mut index = Index::create(side, boot, 0)?;
+    let expected = old.index.map_or(0, Index::len).min(1 << 20); // torn, it says anything
+    let mut index = Index::create(side, boot, expected)?;
     let mut enter = |slot: Slot, legacy| {
         index.make_room(side, 1)?;
         index.put(slot, legacy)?;

@@ -2,6 +2,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
@@ -11,14 +12,20 @@ use nix::unistd::{AccessFlags, faccessat};
 use super::boot::BootId;
 use super::dir::Dir;
 use super::index::Index;
-use super::locked::Intent;
+use super::locked::{Intent, Locked};
 use super::range::{RangeSet, address};
 use super::rebuild::rebuild;
-use super::{IpamConf, StoreError};
+use super::{IpamConf, NetDir, StoreError};
+
+/// How long STATUS waits for the lock. It may be asked every few seconds.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 impl IpamConf {
-    /// STATUS: whether the next ADD can get its addresses and write them down. Takes no lock and changes nothing:
-    /// it may be asked every few seconds, and answers for that moment only.
+    /// STATUS: whether the next ADD can get its addresses and write them down. The answer is of that moment.
+    ///
+    /// Takes no lock if the index is fresh, and changes nothing, but for one thing: after a reboot a pool that
+    /// only looks exhausted must not keep the node from being ready, so it does what ADD would begin with, and
+    /// frees what the earlier boot left.
     ///
     /// # Errors
     /// Code 50 with the reason. (Not 51: pods that have their address keep it.)
@@ -29,23 +36,38 @@ impl IpamConf {
         let Some(dir) = Dir::open(path)? else {
             return Ok(());
         };
-        let fail = |e| StoreError::io("list", path, e);
         let boot = BootId::read(&self.dir.boot_id);
-        let now = dir.stamp().map_err(fail)?;
+        let now = dir.stamp().map_err(|e| StoreError::io("list", path, e))?;
         let index = dir.side(false).ok().as_ref().and_then(Index::open);
-        let index = match index.filter(|index| index.is_fresh(boot, now)) {
-            Some(index) => index,
-            None => {
-                rebuild(&dir, boot, None, now, Intent::Look)
-                    .map_err(fail)?
-                    .0
-            }
+        let intent = match index {
+            Some(index) if index.is_fresh(boot, now) => return self.has_room(&index),
+            Some(index) if index.is_of_earlier_boot(boot) => Intent::Change,
+            _ => Intent::Look,
         };
+        let patience = NetDir {
+            lock_wait: LOCK_WAIT.min(self.dir.lock_wait),
+            ..self.dir.clone()
+        };
+        if let Ok(locked) = Locked::open(&patience, dir, intent) {
+            let outcome = self.has_room(locked.index());
+            locked.finish();
+            return outcome;
+        }
+        // Somebody holds the lock for long. ADD waits longer, so that alone is no reason to say no.
+        let dir = Dir::create(path)?;
+        let (index, _) = rebuild(&dir, boot, None, now, Intent::Look)
+            .map_err(|e| StoreError::io("list", path, e))?;
+        self.has_room(&index)
+    }
+
+    fn has_room(&self, index: &Index) -> Result<(), StoreError> {
         for set in &self.sets {
-            if !has_room(&index, set).map_err(fail)? {
+            let room =
+                has_room(index, set).map_err(|e| StoreError::io("index", self.dir.path(), e))?;
+            if !room {
                 return Err(StoreError::Full {
                     ranges: set.to_string(),
-                    dir: path.to_owned(),
+                    dir: self.dir.path().to_owned(),
                 });
             }
         }

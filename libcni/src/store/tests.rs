@@ -27,8 +27,12 @@ struct Net {
 impl Net {
     /// `ipam` is the inside of that object, without dataDir.
     fn new(ipam: &str) -> Self {
+        Self::at(tempfile::tempdir().unwrap(), ipam)
+    }
+
+    fn at(root: TempDir, ipam: &str) -> Self {
         Self {
-            root: tempfile::tempdir().unwrap(),
+            root,
             ipam: ipam.to_owned(),
         }
     }

@@ -80,7 +80,7 @@ fn requested_by_environment() {
         r#"ARGS: error parsing value of pair "IP=10.1.2": invalid IP address 10.1.2"#
     );
     assert_eq!(
-        requested("MAC=x").unwrap_err().code,
+        requested("FOO=x").unwrap_err().code,
         Code::InvalidEnvironment
     );
 }

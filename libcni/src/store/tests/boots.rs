@@ -23,10 +23,26 @@ fn a_full_range_is_free_after_a_reboot() {
             net.add("f").unwrap_err();
         }
         net.reboot(9);
-        net.conf().status().unwrap_err(); // STATUS changes nothing
-        assert_eq!(net.held("a").len(), 1); // nor does CHECK
+        assert_eq!(net.held("a").len(), 1); // CHECK changes nothing
         assert_eq!(net.add("f").unwrap().len(), 1);
         assert_eq!(net.files().len(), 4, "one reservation, cursor, lock, index");
+    });
+}
+
+/// If STATUS called the pool exhausted, no ADD would ever come to clear it.
+#[test]
+fn status_after_a_reboot() {
+    in_netns(|| {
+        let net = Net::new(SMALL);
+        net.reboot(1);
+        for id in ["a", "b", "c", "d", "e"] {
+            net.add(id).unwrap();
+        }
+        net.conf().status().unwrap_err();
+        net.reboot(2);
+        net.conf().status().unwrap();
+        assert_eq!(net.files(), [".podwire", "last_reserved_ip.0", "lock"]);
+        assert!(!net.conf().add(&attachment("f")).unwrap().reused);
     });
 }
 

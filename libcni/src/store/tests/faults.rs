@@ -162,6 +162,65 @@ fn a_lock_held_for_ever_is_named() {
     holder.wait().unwrap();
 }
 
+/// STATUS is asked often, and must not hang where ADD would wait.
+#[test]
+fn status_beside_a_held_lock() {
+    let net = Net::new(SMALL);
+    net.add("a").unwrap();
+    fs::remove_dir_all(net.dir().join(".podwire")).unwrap();
+    let lock = fs::File::open(net.dir().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let start = std::time::Instant::now();
+    net.conf().status().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+/// SIGTERM, or the plugin's deadline, ends the wait.
+#[test]
+fn asked_to_stop_while_waiting() {
+    in_netns(|| {
+        let net = Net::new(SMALL);
+        net.add("a").unwrap();
+        let lock = fs::File::open(net.dir().join("lock")).unwrap();
+        lock.lock().unwrap();
+        let mut conf = net.conf();
+        conf.dir.lock_wait = Duration::from_millis(300);
+        crate::nl::STOP.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (code, text) = code(conf.add(&attachment("b")).unwrap_err());
+        assert_eq!(code, Code::TryAgain);
+        assert!(text.contains("asked to stop while waiting"), "{text}");
+    });
+}
+
+/// Where the index is kept, it works; the others are in `is_local`'s list, or go without.
+#[test]
+fn on_other_file_systems() {
+    in_netns(|| {
+        sh(
+            "mkdir /run/t /run/o && mount -t tmpfs none /run/o && mkdir /run/o/lower /run/o/upper /run/o/work",
+        );
+        sh("mount -t tmpfs none /run/t");
+        let overlay = "mount -t overlay -o userxattr,lowerdir=/run/o/lower,upperdir=/run/o/upper,workdir=/run/o/work none /run/o";
+        let mut roots = vec!["/run/t"];
+        match Command::new("sh").args(["-c", overlay]).status() {
+            Ok(status) if status.success() => roots.push("/run/o"),
+            _ => eprintln!("no overlayfs in this kernel: not tested"),
+        }
+        for root in roots {
+            let net = Net::at(tempfile::tempdir_in(root).unwrap(), TWO_SETS);
+            for id in ["a", "b", "c"] {
+                assert_eq!(net.add(id).unwrap().len(), 2, "{root}");
+                assert!(net.index_is_fresh(), "{root}");
+            }
+            assert_eq!(net.del("b").len(), 2);
+            assert!(net.index_is_fresh(), "{root}");
+            net.reserve_as_reference("10.1.2.5", "d\r\neth0");
+            assert_eq!(net.held("d"), ["10.1.2.5"], "{root}");
+            assert_eq!(net.add("e").unwrap()[0], "10.1.2.6", "{root}");
+        }
+    });
+}
+
 #[test]
 fn things_in_the_way() {
     let net = Net::new(SMALL);
