@@ -8,12 +8,10 @@ use std::sync::Once;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{
-    SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction,
-};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::time::TimeSpec;
-use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
-use nix::time::ClockId;
 use nix::unistd::gettid;
 
 use super::error::StoreError;
@@ -71,19 +69,43 @@ fn wake_after(wait: Duration) -> nix::Result<Timer> {
         // SAFETY: the handler does nothing, so it is async-signal-safe.
         let _ = unsafe { sigaction(WAKE, &action) };
     });
-    let notify = SigevNotify::SigevThreadId {
-        signal: WAKE,
-        thread_id: gettid().as_raw(),
-        si_value: 0,
-    };
-    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))?;
-    // Zero would disarm the timer.
-    let first = TimeSpec::from_duration(wait.max(Duration::from_millis(1)));
-    timer.set(
-        Expiration::IntervalDelayed(first, AGAIN),
-        TimerSetTimeFlags::empty(),
-    )?;
-    Ok(timer)
+    Timer::interrupting(WAKE, wait)
+}
+
+/// A timer of the kernel's, by the bare system calls: glibc's `timer_create` brings threads along, for a way of
+/// notifying that nobody here wants (8 KB of each plugin).
+struct Timer(libc::c_int);
+
+impl Timer {
+    fn interrupting(signal: Signal, wait: Duration) -> nix::Result<Self> {
+        // SAFETY: plain data, for which all zero bits are a valid value.
+        let mut event: libc::sigevent = unsafe { std::mem::zeroed() };
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = signal as libc::c_int;
+        event.sigev_notify_thread_id = gettid().as_raw();
+        let mut id: libc::c_int = 0;
+        let clock = libc::CLOCK_MONOTONIC;
+        // SAFETY: timer_create(2) reads `event` and writes `id`, a 32-bit `timer_t` of the kernel's.
+        Errno::result(unsafe { libc::syscall(libc::SYS_timer_create, clock, &event, &mut id) })?;
+        let timer = Self(id);
+        // Zero would disarm it.
+        let first = TimeSpec::from_duration(wait.max(Duration::from_millis(1)));
+        let times = libc::itimerspec {
+            it_interval: *AGAIN.as_ref(),
+            it_value: *first.as_ref(),
+        };
+        let old: *mut libc::itimerspec = std::ptr::null_mut();
+        // SAFETY: timer_settime(2) reads `times`; a null pointer says that the old times are not wanted.
+        Errno::result(unsafe { libc::syscall(libc::SYS_timer_settime, id, 0, &times, old) })?;
+        Ok(timer)
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        // SAFETY: timer_delete(2) takes the number of a timer that is ours.
+        unsafe { libc::syscall(libc::SYS_timer_delete, self.0) };
+    }
 }
 
 /// Who holds a lock on `file`, from /proc/locks (proc(5)): `process 1234 (host-local)`.
