@@ -4,5 +4,6 @@
 mod bed;
 mod killed;
 mod many;
+mod reboot;
 mod reference;
 mod verbs;

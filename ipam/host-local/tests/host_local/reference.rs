@@ -207,7 +207,13 @@ fn both_at_once() {
         for worker in 0..8usize {
             let (bed, holders) = (&bed, &holders);
             scope.spawn(move || {
-                let program = |n: usize| if (worker + n) % 2 == 0 { OURS } else { THEIRS };
+                let program = |n: usize| {
+                    if (worker + n).is_multiple_of(2) {
+                        OURS
+                    } else {
+                        THEIRS
+                    }
+                };
                 let mut live: Vec<(String, Vec<String>)> = Vec::new();
                 for n in 0..25 {
                     let id = format!("w{worker}n{n}");
