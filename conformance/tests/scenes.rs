@@ -16,6 +16,8 @@ use testkit::{Pod, in_netns, ip_json, sh};
 mod multicast;
 #[path = "bed/network.rs"]
 mod network;
+#[path = "bed/raw.rs"]
+mod raw;
 
 use network::{Attached, Network, PATIENCE, node_reaches, store};
 

@@ -46,6 +46,12 @@ impl Network {
         Network::new(bridge, &[conf, json!({"type": "loopback"})])
     }
 
+    /// The same under another name.
+    pub fn named(self, name: &str) -> Network {
+        let name = name.to_owned();
+        Network { name, ..self }
+    }
+
     /// The same network in another spec version.
     pub fn version(mut self, version: &'static str) -> Network {
         self.version = version;

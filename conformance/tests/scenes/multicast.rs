@@ -1,17 +1,15 @@
 //! Groups across a router, and whom an echo request came from: what the standard library's sockets do not do.
-#![allow(unsafe_code)]
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::libc;
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{SockaddrIn, SockaddrIn6, recvfrom, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use super::network::PATIENCE;
+use super::raw;
 
 const PORT: u16 = 7001;
 /// linux/mroute.h and linux/mroute6.h: the numbers are the same.
@@ -32,12 +30,7 @@ pub fn join(group: IpAddr, on: &str) -> UdpSocket {
                 imr_address: in_addr(Ipv4Addr::UNSPECIFIED),
                 imr_ifindex: i32::try_from(index).unwrap(),
             };
-            option(
-                socket.as_raw_fd(),
-                libc::IPPROTO_IP,
-                libc::IP_ADD_MEMBERSHIP,
-                &request,
-            );
+            raw::set(&socket, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &request);
         }
         IpAddr::V6(group) => socket.join_multicast_v6(&group, index).unwrap(),
     }
@@ -50,8 +43,8 @@ pub fn send(from: IpAddr, group: IpAddr) {
     let socket = UdpSocket::bind((from, 0)).unwrap();
     match group {
         IpAddr::V4(_) => socket.set_multicast_ttl_v4(8).unwrap(),
-        IpAddr::V6(_) => option(
-            socket.as_raw_fd(),
+        IpAddr::V6(_) => raw::set(
+            &socket,
             libc::IPPROTO_IPV6,
             libc::IPV6_MULTICAST_HOPS,
             &8_i32,
@@ -76,7 +69,7 @@ pub struct Router {
 impl Router {
     pub fn start(from: IpAddr, group: IpAddr, here: &str, there: &str) -> Router {
         let v4 = group.is_ipv4();
-        let router = raw(
+        let router = raw::socket(
             v4,
             if v4 {
                 libc::IPPROTO_IGMP
@@ -84,13 +77,12 @@ impl Router {
                 libc::IPPROTO_ICMPV6
             },
         );
-        let fd = router.as_raw_fd();
         let level = if v4 {
             libc::IPPROTO_IP
         } else {
             libc::IPPROTO_IPV6
         };
-        option(fd, level, MRT_INIT, &1_i32);
+        raw::set(&router, level, MRT_INIT, &1_i32);
         for (number, name) in [(0, here), (1, there)] {
             let index = if_nametoindex(name).unwrap();
             if v4 {
@@ -101,7 +93,7 @@ impl Router {
                     index,
                     ..Vif::default()
                 };
-                option(fd, level, MRT_ADD_VIF, &vif);
+                raw::set(&router, level, MRT_ADD_VIF, &vif);
             } else {
                 let physical = u16::try_from(index).unwrap();
                 let mif = Mif {
@@ -110,7 +102,7 @@ impl Router {
                     physical,
                     ..Mif::default()
                 };
-                option(fd, level, MRT_ADD_VIF, &mif);
+                raw::set(&router, level, MRT_ADD_VIF, &mif);
             }
         }
         match (from, group) {
@@ -124,7 +116,7 @@ impl Router {
                     ttls,
                     counters: [0; 4],
                 };
-                option(fd, level, MRT_ADD_MFC, &entry);
+                raw::set(&router, level, MRT_ADD_MFC, &entry);
             }
             (IpAddr::V6(from), IpAddr::V6(group)) => {
                 let mut to = [0; 8];
@@ -135,7 +127,7 @@ impl Router {
                     parent: 0,
                     to,
                 };
-                option(fd, level, MRT_ADD_MFC, &entry);
+                raw::set(&router, level, MRT_ADD_MFC, &entry);
             }
             _ => panic!("{from} and {group} are of two families"),
         }
@@ -194,7 +186,7 @@ pub struct Echoes {
 
 impl Echoes {
     pub fn listen(v4: bool) -> Echoes {
-        let socket = raw(
+        let socket = raw::socket(
             v4,
             if v4 {
                 libc::IPPROTO_ICMP
@@ -226,26 +218,6 @@ impl Echoes {
             }
         }
     }
-}
-
-fn raw(v4: bool, protocol: i32) -> OwnedFd {
-    let family = if v4 { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: a system call without pointers; the descriptor it returns is nobody else's.
-    unsafe {
-        let fd = libc::socket(family, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol);
-        std::os::fd::FromRawFd::from_raw_fd(Errno::result(fd).unwrap())
-    }
-}
-
-/// `T` is the C structure (or int) that the option takes.
-fn option<T>(fd: RawFd, level: i32, name: i32, value: &T) {
-    let length = libc::socklen_t::try_from(size_of::<T>()).unwrap();
-    // SAFETY: the kernel reads `length` bytes from a live reference to a `T`.
-    let outcome =
-        unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(value).cast(), length) };
-    Errno::result(outcome)
-        .map_err(io::Error::from)
-        .unwrap_or_else(|e| panic!("option {name}: {e}"));
 }
 
 fn any(like: IpAddr) -> IpAddr {
