@@ -66,11 +66,16 @@ pub fn is_own(file: &Path, name: &str) -> bool {
         return false;
     };
     let page = page.get(..len).unwrap_or_default();
-    let mut wanted = [0; 8 + TEXT_SIZE];
-    let (owner, rest) = wanted.split_at_mut(8);
-    owner.copy_from_slice(&OWNER);
-    rest.copy_from_slice(&text(name));
-    page.starts_with(b"\x7fELF") && page.windows(wanted.len()).any(|w| w == wanted)
+    let text = text(name);
+    let begins = |at: &[u8]| {
+        at.strip_prefix(&OWNER)
+            .is_some_and(|rest| rest.starts_with(&text))
+    };
+    // Notes are aligned to four bytes.
+    page.starts_with(b"\x7fELF")
+        && (0..page.len())
+            .step_by(4)
+            .any(|at| page.get(at..).is_some_and(begins))
 }
 
 /// Puts the suite's note into an executable: `libcni::suite_note!("host-local");` in its `main.rs`.

@@ -32,9 +32,7 @@ pub fn ensure(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<Link, 
     if conf.promisc && !bridge.is_promisc() {
         batch.push(link::set_promisc(bridge.index, true));
     }
-    if bridge.accept_ra.is_some_and(|accept| accept != 0) {
-        accept_no_ra(name)?;
-    }
+    accept_no_ra(&bridge)?;
     if !batch.is_empty() {
         host.run(&batch)?;
     }
@@ -82,11 +80,11 @@ fn create(host: &mut Socket, conf: &Conf, mtu: Option<u32>) -> Result<Link, CniE
 
 /// A pod must not set the node's routes by router advertisements (CVE-2020-10749). The bridge's ports need no
 /// such thing: what they receive goes to the bridge.
-fn accept_no_ra(name: &IfName) -> Result<(), CniError> {
-    Ok(sysctl::write_if_present(
-        sysctl::ipv6_conf(name.as_str(), "accept_ra"),
-        "0",
-    )?)
+pub fn accept_no_ra(link: &Link) -> Result<(), CniError> {
+    if link.accept_ra.is_some_and(|accept| accept != 0) {
+        sysctl::write_if_present(sysctl::ipv6_conf(&link.name, "accept_ra"), "0")?;
+    }
+    Ok(())
 }
 
 /// The bridge at the end of ADD. Waits for a bridge that has just got its first port to be up itself: until then

@@ -17,7 +17,13 @@ pub fn status(call: &Call) -> Result<(), CniError> {
         bridge::require_bridge(&link).map_err(not_available)?;
     }
     match &conf.ipam {
-        Some(name) => Ipam::find(call, name).map_err(not_available)?.status(call),
+        Some(name) => {
+            let ipam = Ipam::find(call, name).map_err(not_available)?;
+            ipam.status(call).map_err(|e| match e.code {
+                Code::InvalidConfig => not_available(e),
+                _ => e,
+            })
+        }
         None => Ok(()),
     }
 }

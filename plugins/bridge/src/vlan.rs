@@ -13,7 +13,7 @@ use libcni::spec::error::CniError;
 use libcni::spec::invalid_config;
 use nix::errno::Errno;
 
-use crate::bridge::FOREIGN_BRIDGE;
+use crate::bridge::{self, FOREIGN_BRIDGE};
 use crate::check::differs;
 use crate::conf::{Conf, Vlans, internal};
 
@@ -134,6 +134,7 @@ pub fn gateway_link(
         )
         .with_details("rename it: the gateway of the VLAN goes by that name")
     })?;
+    bridge::accept_no_ra(&link)?;
     if port.master != Some(bridge.index) || !port.is_up() || !link.is_up() {
         let mut batch = Batch::new();
         batch.push(link::set_master(port.index, bridge.index));
