@@ -1,7 +1,7 @@
 //! What the documents about pod networks describe, with their own addresses: nodes, pods and the world outside are
 //! network namespaces.
 // Clippy exempts `#[test]` functions only, not what they share.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 use std::fs;
