@@ -19,7 +19,7 @@ use std::process::ExitCode;
 pub use gather::Gather;
 pub use undo::Undo;
 
-use crate::kernel::netns::{self, Netns, NetnsError};
+use crate::kernel::netns::{Netns, NetnsError};
 use crate::spec::args::{self, CallEnv, Invocation, ProcessEnv, Verb};
 use crate::spec::conf::{self, NetConf};
 use crate::spec::error::{CniError, Code};
@@ -168,10 +168,7 @@ pub fn run<P: Plugin>() -> ExitCode {
     signal::install();
     #[allow(clippy::exit)] // the way out of a panic that does not unwind
     std::panic::set_hook(Box::new(|info| {
-        let home = netns::come_home();
-        if home.is_ok() {
-            undo::run();
-        }
+        undo::run();
         let e = CniError::new(
             Code::Internal,
             format!("{} panicked: {info}", P::ABOUT.name),
@@ -185,8 +182,13 @@ pub fn run<P: Plugin>() -> ExitCode {
         Err(e) => (e.to_json(), ExitCode::FAILURE),
     };
     match print(&text) {
-        Ok(()) => status,
+        Ok(()) => {
+            undo::forget();
+            status
+        }
         Err(e) => {
+            // The runtime will never know what was made for it.
+            undo::run();
             eprintln!("{}: cannot write to stdout: {e}: {text}", P::ABOUT.name);
             ExitCode::FAILURE
         }

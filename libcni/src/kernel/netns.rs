@@ -136,8 +136,10 @@ impl Netns {
             .map_err(|e| failed("enter", &self.path, e.into()))?;
         AWAY.with_borrow_mut(|ways| ways.push(Arc::clone(&self.here)));
         let outcome = catch_unwind(AssertUnwindSafe(visit));
-        AWAY.with_borrow_mut(Vec::pop);
         let back = setns(&self.here, CloneFlags::CLONE_NEWNET);
+        if back.is_ok() {
+            AWAY.with_borrow_mut(Vec::pop);
+        }
         match outcome {
             Ok(value) => match back {
                 Ok(()) => Ok(value),

@@ -8,6 +8,8 @@
 
 use std::cell::RefCell;
 
+use crate::kernel::netns;
+
 type Step = Box<dyn FnOnce() -> Result<(), String>>;
 
 thread_local! {
@@ -34,9 +36,9 @@ impl Undo {
         STEPS.with_borrow_mut(|steps| steps.push((what, Box::new(step))));
     }
 
-    /// The verb succeeded: keep everything.
+    /// The verb succeeded: keep everything, provided that the result reaches the runtime too.
     pub fn commit(self) {
-        STEPS.with_borrow_mut(Vec::clear);
+        std::mem::forget(self);
     }
 }
 
@@ -46,8 +48,17 @@ impl Drop for Undo {
     }
 }
 
-/// Takes everything back that was not committed.
+/// The result was delivered: nothing is taken back any more.
+pub(super) fn forget() {
+    STEPS.with_borrow_mut(Vec::clear);
+}
+
+/// Takes everything back, on the node, wherever the thread is.
 pub(super) fn run() {
+    if let Err(e) = netns::come_home() {
+        eprintln!("undo: cannot leave the pod's namespace: {e}");
+        return;
+    }
     // A panic inside `push` itself finds the list taken; then there is nothing to be done here.
     let next = || STEPS.with(|steps| steps.try_borrow_mut().ok()?.pop());
     while let Some((what, step)) = next() {
@@ -94,11 +105,19 @@ mod tests {
     }
 
     #[test]
-    fn commit_keeps_everything() {
+    fn commit_keeps_everything_once_it_is_delivered() {
         let log = Log::default();
-        let mut undo = Undo::new();
-        undo.push("never", log.step(1, Ok(())));
-        undo.commit();
+        let commit = |n| {
+            let mut undo = Undo::new();
+            undo.push("a step", log.step(n, Ok(())));
+            undo.commit();
+        };
+        commit(1);
+        forget();
+        run();
         assert!(log.0.borrow().is_empty());
+        commit(2);
+        run();
+        assert_eq!(*log.0.borrow(), [2]);
     }
 }

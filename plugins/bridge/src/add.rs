@@ -113,6 +113,11 @@ fn masquerade(
 ) -> Result<(), CniError> {
     let net = call.network();
     if let Some(ranges) = ipam.ranges(call)? {
+        let ours = ipam.clone();
+        undo.push("remove the network's masquerading", move || {
+            let remove = || masquerade::remove_network(&mut Netfilter::unopened(), net);
+            ours.when_sole(call, remove).map_err(|e| e.to_string())
+        });
         masquerade::ensure_network(netfilter, net, &ranges, &|| ipam.in_use(call))?;
         return Ok(());
     }

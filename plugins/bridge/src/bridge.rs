@@ -4,7 +4,6 @@ use libcni::kernel::link::{self, Link};
 use libcni::kernel::mac::Mac;
 use libcni::kernel::sysctl;
 use libcni::nl::{Batch, Socket};
-use libcni::spec::IfName;
 use libcni::spec::error::{CniError, Code};
 use nix::errno::Errno;
 
