@@ -10,7 +10,8 @@ use testkit::{Call, Output, Pod};
 
 /// A network configuration list.
 pub struct Network {
-    version: &'static str,
+    /// `None` where each plugin's says its own.
+    version: Option<&'static str>,
     name: String,
     plugins: Vec<Value>,
 }
@@ -31,7 +32,7 @@ impl Network {
     pub fn new(name: &str, plugins: &[Value]) -> Network {
         let (name, plugins) = (name.to_owned(), plugins.to_vec());
         Network {
-            version: "1.1.0",
+            version: Some("1.1.0"),
             name,
             plugins,
         }
@@ -52,10 +53,12 @@ impl Network {
         Network { name, ..self }
     }
 
-    /// The same network in another spec version.
-    pub fn version(mut self, version: &'static str) -> Network {
-        self.version = version;
-        self
+    /// Where each plugin's own configuration says the spec version.
+    pub fn of_its_own_version(self) -> Network {
+        Network {
+            version: None,
+            ..self
+        }
     }
 
     /// ADD for a new pod.
@@ -84,7 +87,9 @@ impl Network {
     /// One call of one plugin of the list.
     pub fn call(&self, at: usize, verb: &str, id: &str, pod: &Pod, previous: &Value) -> Output {
         let mut conf = self.plugins[at].clone();
-        conf["cniVersion"] = self.version.into();
+        if let Some(version) = self.version {
+            conf["cniVersion"] = version.into();
+        }
         conf["name"] = self.name.clone().into();
         if !previous.is_null() {
             conf["prevResult"] = previous.clone();
