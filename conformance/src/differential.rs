@@ -22,7 +22,7 @@ mod work;
 
 pub use case::{Case, Cases};
 pub use declared::Ids;
-pub use report::Report;
+pub use report::{Report, Wrong};
 pub use trace::Trace;
 pub use work::{Sides, compare};
 

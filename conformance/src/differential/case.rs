@@ -38,6 +38,8 @@ pub struct Cases {
     /// In the order of the files.
     pub cases: Vec<Case>,
     pub(super) definitions: Definitions,
+    /// Some were left out, so that not everything declared can occur.
+    pub(super) partial: bool,
 }
 
 /// One configuration and what is done with it, in some spec versions.
@@ -134,12 +136,17 @@ impl Cases {
                 }
             }
         }
-        Ok(Cases { cases, definitions })
+        Ok(Cases {
+            cases,
+            definitions,
+            partial: false,
+        })
     }
 
     /// Only those whose name contains the text, each in these versions at most.
     #[must_use]
     pub fn only(mut self, name_contains: &str, versions: &[&str]) -> Cases {
+        self.partial = !name_contains.is_empty() || versions != VERSIONS;
         self.cases.retain(|c| c.name.contains(name_contains));
         for case in &mut self.cases {
             case.versions.retain(|v| versions.contains(&v.as_str()));

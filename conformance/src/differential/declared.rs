@@ -3,9 +3,13 @@
 //! ```json
 //! {"id": "B2", "paths": ["*/link/veth*/txqlen"], "ref": null, "ours": "1000", "versions": ["1.0.0"], "plugins": ["bridge"]}
 //! {"id": "R1", "paths": ["*/stdout"], "rewrite": [{"find": "a", "put": "b"}, "sort-keys", "no-empty-dns"]}
+//! {"id": "B9", "only_ours": {"error": "*file exists", "stdout": "*10.1.2.2/24*"}}
+//! {"id": "B10", "only_theirs": {"error": "`mtu` -1 is out of range"}}
 //! ```
 //! `paths`, `ref` and `ours` are patterns (`*` is any text); `null` is a fact that side does not have, a missing key
-//! anything. A rewrite changes the reference's text before it is compared with ours.
+//! anything. A rewrite changes the reference's text before it is compared with ours. `only_ours` stands for an ADD that
+//! the reference fails with that message and ours does not, `only_theirs` for the other way round; what follows from it in
+//! kernel and store differs then, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -126,32 +130,30 @@ impl Declared {
         keys.0.remove("why");
         let id = keys.text("id")?.with_context(|| format!("{text}: no id"))?;
         ensure!(is_id(&id), "{id:?}: an ID is a capital letter and a number");
-        let paths = keys.texts("paths")?.context("paths")?;
-        let change = match keys.0.remove("rewrite") {
-            Some(Value::Array(items)) => Change::Rewrite(
-                items
-                    .into_iter()
-                    .map(Rewrite::read)
-                    .collect::<Result<_>>()?,
-            ),
-            Some(other) => bail!("rewrite is an array, not {other}"),
-            None => Change::Values {
-                reference: Side::read(keys.0.remove("ref"))?,
-                ours: Side::read(keys.0.remove("ours"))?,
-            },
+        let versions = keys.texts("versions")?;
+        let plugins = keys.texts("plugins")?;
+        let changes = match (keys.object("only_ours")?, keys.object("only_theirs")?) {
+            (Some(map), None) => one_side_only(Keys(map), false)?,
+            (None, Some(map)) => one_side_only(Keys(map), true)?,
+            _ => vec![(
+                keys.texts("paths")?.context("paths")?,
+                Change::read(&mut keys)?,
+            )],
         };
-        let entry = Entry {
-            paths,
-            change,
-            versions: keys.texts("versions")?,
-            plugins: keys.texts("plugins")?,
-            seen: AtomicBool::new(false),
-            text,
+        keys.finish().with_context(|| text.clone())?;
+        let entry = |(paths, change): (Vec<String>, Change)| {
+            Arc::new(Entry {
+                text: format!("{text} at {paths:?}"),
+                paths,
+                change,
+                versions: versions.clone(),
+                plugins: plugins.clone(),
+                seen: AtomicBool::new(false),
+            })
         };
-        keys.finish().with_context(|| entry.text.clone())?;
         Ok(Declared {
             id,
-            parts: vec![Arc::new(entry)],
+            parts: changes.into_iter().map(entry).collect(),
         })
     }
 
@@ -212,6 +214,61 @@ pub(super) fn explain<'d>(
         }
     }
     Err(reference)
+}
+
+/// An ADD that fails on one side only.
+fn one_side_only(mut keys: Keys, theirs: bool) -> Result<Vec<(Vec<String>, Change)>> {
+    let like = |text: &str| Side::Like(text.to_owned());
+    let change = |failed: Side, fine: Side| match theirs {
+        false => Change::Values {
+            reference: failed,
+            ours: fine,
+        },
+        true => Change::Values {
+            reference: fine,
+            ours: failed,
+        },
+    };
+    let error = keys.text("error")?.context("error")?;
+    let stdout = keys.text("stdout")?.unwrap_or_else(|| "*".to_owned());
+    keys.finish()?;
+    let at = |path: &str| vec![path.to_owned()];
+    let after = [
+        "add/macs",
+        "add/host/*",
+        "add/a/*",
+        "add/files/*",
+        "check/*",
+        "del*",
+    ];
+    Ok(vec![
+        (at("add/exit"), change(like("1"), like("0"))),
+        (at("add/error/code"), change(like("*"), Side::Absent)),
+        (at("add/error/msg"), change(like(&error), Side::Absent)),
+        (at("add/stdout"), change(Side::Absent, like(&stdout))),
+        (
+            after.map(String::from).to_vec(),
+            change(Side::Anything, Side::Anything),
+        ),
+    ])
+}
+
+impl Change {
+    fn read(keys: &mut Keys) -> Result<Change> {
+        Ok(match keys.0.remove("rewrite") {
+            Some(Value::Array(items)) => Change::Rewrite(
+                items
+                    .into_iter()
+                    .map(Rewrite::read)
+                    .collect::<Result<_>>()?,
+            ),
+            Some(other) => bail!("rewrite is an array, not {other}"),
+            None => Change::Values {
+                reference: Side::read(keys.0.remove("ref"))?,
+                ours: Side::read(keys.0.remove("ours"))?,
+            },
+        })
+    }
 }
 
 impl Side {

@@ -50,12 +50,15 @@ impl Node {
             pods: Vec::new(),
         };
         // Otherwise each address is tentative for 1 to 2 s, with its routes yet to come.
-        if !dad {
-            fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")?;
-        }
+        let quicken = || match dad {
+            true => Ok(()),
+            false => fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0"),
+        };
+        quicken()?;
         node.sh("ip link set lo up")?;
         for name in pods {
             let pod = node.make_pod(name)?;
+            node.inside(&pod, || Ok(quicken()?))?;
             node.pods.push(pod);
         }
         Ok(node)

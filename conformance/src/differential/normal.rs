@@ -151,10 +151,16 @@ fn link_local(mac: &str) -> Option<String> {
 /// Whether the Result tells the MACs that the kernel has: one line per interface.
 pub fn macs(result: &Value, links: &[Link], names: &Names) -> String {
     let none = Vec::new();
-    let interfaces = result["interfaces"].as_array().unwrap_or(&none);
+    let interfaces = result.get("interfaces").and_then(Value::as_array);
+    let interfaces = interfaces.unwrap_or(&none);
     let mut lines = Vec::new();
     for interface in interfaces {
-        let text = |key: &str| interface[key].as_str().unwrap_or_default();
+        let text = |key: &str| {
+            interface
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
         let place = match text("sandbox") {
             "" => "host",
             path => path.rsplit('/').next().unwrap_or_default(),

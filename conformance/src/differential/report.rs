@@ -11,6 +11,8 @@ use super::declared::Ids;
 pub struct Report {
     /// Cases, variants counted singly.
     pub cases: usize,
+    /// Of these, cases run in every spec version.
+    pub in_all_versions: usize,
     /// Cases times spec versions.
     pub runs: usize,
     /// Facts of both sides laid side by side.
@@ -88,8 +90,9 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} cases, {} runs of both sides, {} facts compared in {:.1} s; {} of {} declared differences occurred",
+            "{} cases ({} in all spec versions), {} runs of both sides, {} facts compared in {:.1} s; {} of {} declared differences occurred",
             self.cases,
+            self.in_all_versions,
             self.runs,
             self.facts,
             self.took.as_secs_f64(),

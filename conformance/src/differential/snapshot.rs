@@ -84,17 +84,17 @@ impl Snapshot {
 
     /// The links, for [`Names::learn`].
     pub fn links(&self) -> Vec<Link> {
-        let of = |place: &Place| -> Vec<Link> {
+        let links = |place: &Place| -> Vec<Link> {
             let link = |l: &Value| Link {
                 place: place.name.clone(),
-                name: l["ifname"].as_str().unwrap_or_default().to_owned(),
-                index: l["ifindex"].as_u64().unwrap_or_default(),
-                peer: l["link_index"].as_u64(),
-                mac: l["address"].as_str().unwrap_or_default().to_owned(),
+                name: of(l, "ifname").as_str().unwrap_or_default().to_owned(),
+                index: of(l, "ifindex").as_u64().unwrap_or_default(),
+                peer: of(l, "link_index").as_u64(),
+                mac: of(l, "address").as_str().unwrap_or_default().to_owned(),
             };
             place.links.iter().map(link).collect()
         };
-        self.places.iter().flat_map(of).collect()
+        self.places.iter().flat_map(links).collect()
     }
 
     /// Everything, below `prefix`.
@@ -141,15 +141,17 @@ impl Place {
     fn is_settled(&self) -> bool {
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         self.links.iter().all(|link| {
-            let flags = list(&link["flags"]);
+            let flags = list(of(link, "flags"));
             let has = |flag: &str| flags.iter().any(|f| f == flag);
             let carrier = has("UP") && has("LOWER_UP");
-            let operates = matches!(link["operstate"].as_str(), Some("UP" | "UNKNOWN"));
+            let operates = matches!(of(link, "operstate").as_str(), Some("UP" | "UNKNOWN"));
             let usable = |a: &Value| {
-                let routed = |r: &Value| r["table"] == "local" && r["dst"] == a["local"];
-                a["dadfailed"] == true || (a["tentative"] != true && self.routes.iter().any(routed))
+                let routed =
+                    |r: &Value| of(r, "table") == "local" && of(r, "dst") == of(a, "local");
+                of(a, "dadfailed") == true
+                    || (of(a, "tentative") != true && self.routes.iter().any(routed))
             };
-            carrier == operates && (!carrier || list(&link["addr_info"]).iter().all(usable))
+            carrier == operates && (!carrier || list(of(link, "addr_info")).iter().all(usable))
         })
     }
 
@@ -233,13 +235,13 @@ fn dir(path: &str) -> Result<Vec<String>> {
 }
 
 fn tell_link(prefix: &str, link: &Value, all: &[Value], names: &Names, trace: &mut Trace) {
-    let name = link["ifname"].as_str().unwrap_or_default();
+    let name = of(link, "ifname").as_str().unwrap_or_default();
     let name_told = names.text(name);
     let path = format!("{prefix}/link/{name_told}");
     trace.put_link(path.clone(), name_told);
-    let mac = link["address"].as_str().unwrap_or_default();
-    if link["linkinfo"]["info_kind"] == "bridge" {
-        let is_ports = |l: &Value| l["master"] == name && l["address"] == mac;
+    let mac = of(link, "address").as_str().unwrap_or_default();
+    if of(of(link, "linkinfo"), "info_kind") == "bridge" {
+        let is_ports = |l: &Value| of(l, "master") == name && of(l, "address") == mac;
         let whose = if all.iter().any(is_ports) {
             "a port's"
         } else {
@@ -248,7 +250,11 @@ fn tell_link(prefix: &str, link: &Value, all: &[Value], names: &Names, trace: &m
         trace.put(format!("{path}/mac"), whose);
     }
     flatten(&path, "", link, names, trace);
-    for address in link["addr_info"].as_array().cloned().unwrap_or_default() {
+    for address in of(link, "addr_info")
+        .as_array()
+        .cloned()
+        .unwrap_or_default()
+    {
         let Value::Object(mut address) = address else {
             continue;
         };
@@ -264,6 +270,11 @@ fn tell_link(prefix: &str, link: &Value, all: &[Value], names: &Names, trace: &m
         }
         trace.put(names.text(&path), names.text(&words(&address)));
     }
+}
+
+/// A key's value, or null.
+fn of<'v>(value: &'v Value, key: &str) -> &'v Value {
+    value.get(key).unwrap_or(&Value::Null)
 }
 
 fn take_text(map: &mut Map<String, Value>, key: &str) -> String {

@@ -14,17 +14,14 @@ impl Trace {
     /// Adds a fact. A second one of the same path is kept beside it, under `path#2`: two equal routes are not one.
     pub fn put(&mut self, path: impl Into<String>, value: impl Into<String>) {
         let path = path.into();
-        if !self.facts.contains_key(&path) {
-            self.facts.insert(path, value.into());
-            return;
-        }
+        let mut free = path.clone();
         for n in 2.. {
-            let other = format!("{path}#{n}");
-            if !self.facts.contains_key(&other) {
-                self.facts.insert(other, value.into());
-                return;
+            if !self.facts.contains_key(&free) {
+                break;
             }
+            free = format!("{path}#{n}");
         }
+        self.facts.insert(free, value.into());
     }
 
     /// One fact.

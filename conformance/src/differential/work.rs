@@ -11,6 +11,7 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 use serde_json::Value;
 
+use super::VERSIONS;
 use super::case::{Call, Case, Cases, Prev};
 use super::declared::{Declared, Ids, explain};
 use super::node::{self, Node};
@@ -57,8 +58,15 @@ pub fn compare(cases: &Cases, sides: &Sides, at_once: usize) -> Report {
     });
     let mut report = report.into_inner().unwrap_or_else(|e| e.into_inner());
     report.cases = cases.cases.len();
+    let in_all = |case: &&Case| {
+        VERSIONS
+            .iter()
+            .all(|v| case.versions.iter().any(|w| w == v))
+    };
+    report.in_all_versions = cases.cases.iter().filter(in_all).count();
     report.ids = Ids::of(&cases.definitions, &cases.cases);
-    for what in Ids::unseen(&cases.definitions, &cases.cases) {
+    let unseen = Ids::unseen(&cases.definitions, &cases.cases);
+    for what in unseen.into_iter().filter(|_| !cases.partial) {
         report.wrong.push(Wrong::Unused {
             case: "anywhere".to_owned(),
             what,
