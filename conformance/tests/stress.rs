@@ -1,0 +1,587 @@
+//! Many processes at once, shot at random: no address is held twice, and nothing is left when all pods are gone.
+//!
+//! `STRESS_SEED=n` repeats the choices of a run (not the moments at which the kernel ran whom).
+// Clippy exempts `#[test]` functions only, not what they share.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env;
+use std::fs::{self, Permissions};
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::ifaddrs::getifaddrs;
+use serde_json::{Value, json};
+use testkit::{Call, Pod, bin_dir, in_netns};
+
+#[path = "bed/node.rs"]
+mod node;
+use node::{IFNAME, Node, addresses};
+
+const ROUNDS: usize = 10;
+const PROCESSES: usize = 200;
+/// More attachments than processes: some wait for GC.
+const ATTACHMENTS: usize = 220;
+
+/// The pod of each network that stays until the end.
+const KEEPER: &str = "keeper";
+
+/// xorshift64
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+
+    fn percent(&mut self, n: u64) -> bool {
+        self.below(100) < n
+    }
+}
+
+/// A network's configuration, and where its plugins are.
+struct Network {
+    conf: Value,
+    cni_path: PathBuf,
+}
+
+/// What the runtime knows of an attachment.
+#[derive(Debug, Clone, PartialEq)]
+enum Known {
+    /// Never added, or deleted.
+    Absent,
+    /// ADD returned this.
+    Live(Value),
+    /// A process of it was shot: DEL comes next.
+    Unknown,
+    /// Shot, and forgotten by the runtime: only GC finds it.
+    Forgotten,
+}
+
+/// One attachment.
+struct Slot {
+    id: String,
+    network: usize,
+    /// Without one, its namespace was deleted.
+    pod: Option<Pod>,
+    known: Known,
+}
+
+/// One process of a round.
+struct Job {
+    slot: Option<usize>,
+    verb: &'static str,
+    call: Call,
+    stdin: String,
+    shot_after: Option<Duration>,
+}
+
+/// What a round came to.
+#[derive(Debug, Default)]
+struct Tally {
+    verbs: BTreeMap<&'static str, usize>,
+    shot: usize,
+    most_at_once: usize,
+    wrong: Vec<String>,
+}
+
+struct World {
+    node: Node,
+    networks: Vec<Network>,
+    slots: Vec<Slot>,
+    random: Random,
+    made_pods: usize,
+    tally: Tally,
+}
+
+// === impl World ===
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let node = Node::new("n");
+        let networks = networks(&node);
+        let mut world = Self {
+            node,
+            networks,
+            slots: Vec::new(),
+            random: Random(seed | 1),
+            made_pods: 0,
+            tally: Tally::default(),
+        };
+        for n in 0..ATTACHMENTS {
+            // The executed IPAM costs several times the others: a few.
+            let network = match world.random.below(8) {
+                7 => 3,
+                n => usize::try_from(n % 3).unwrap(),
+            };
+            let pod = Some(world.pod());
+            let (id, known) = (format!("c{n}"), Known::Absent);
+            world.slots.push(Slot {
+                id,
+                network,
+                pod,
+                known,
+            });
+        }
+        world
+    }
+
+    fn pod(&mut self) -> Pod {
+        self.made_pods += 1;
+        Pod::new(&format!("p{}", self.made_pods))
+    }
+
+    /// A pod of each network that stays, with the call that takes it away.
+    fn keepers(&mut self) -> Vec<(Call, Pod)> {
+        let all = 0..self.networks.len();
+        all.map(|n| {
+            let pod = self.pod();
+            let network = &self.networks[n];
+            let call = |verb| {
+                let call = self.node.call(verb, KEEPER, pod.netns(), &network.conf);
+                call.cni_path(&network.cni_path)
+            };
+            self.node.ok(&call("ADD"));
+            (call("DEL"), pod)
+        })
+        .collect()
+    }
+
+    /// What the runtime does next with that attachment.
+    fn job(&mut self, n: usize) -> Option<Job> {
+        let dice = self.random.below(100);
+        let verb = match &self.slots[n].known {
+            Known::Forgotten => return None,
+            Known::Unknown => "DEL",
+            Known::Absent if dice < 93 => "ADD",
+            Known::Absent => "DEL",
+            Known::Live(_) if dice < 50 => "DEL",
+            Known::Live(_) if dice < 90 => "CHECK",
+            Known::Live(_) => "ADD",
+        };
+        if verb == "DEL" && self.random.percent(25) {
+            self.slots[n].pod = None; // the sandbox went first
+        } else if verb != "DEL" && self.slots[n].pod.is_none() {
+            self.slots[n].pod = Some(self.pod());
+        }
+        let shot = self.random.percent(35);
+        let shot_after = shot.then(|| self.moment());
+        let names_netns = verb != "DEL" || self.random.percent(70);
+        Some(self.job_of(n, verb, names_netns, shot_after))
+    }
+
+    fn moment(&mut self) -> Duration {
+        let range_us = if self.random.percent(50) {
+            5_000
+        } else {
+            1_500_000
+        };
+        Duration::from_micros(self.random.below(range_us))
+    }
+
+    fn job_of(
+        &self,
+        n: usize,
+        verb: &'static str,
+        names_netns: bool,
+        shot_after: Option<Duration>,
+    ) -> Job {
+        let slot = &self.slots[n];
+        let network = &self.networks[slot.network];
+        let mut conf = network.conf.clone();
+        if let (Known::Live(result), "CHECK" | "DEL") = (&slot.known, verb) {
+            conf["prevResult"] = result.clone();
+        }
+        let netns = match &slot.pod {
+            Some(pod) if names_netns => pod.netns(),
+            None if names_netns => "/run/netns/gone",
+            _ => "",
+        };
+        let call = self.node.call(verb, &slot.id, netns, &conf);
+        let call = call.cni_path(&network.cni_path);
+        let stdin = conf.to_string();
+        Job {
+            slot: Some(n),
+            verb,
+            call,
+            stdin,
+            shot_after,
+        }
+    }
+
+    /// Of all but the forgotten; those that are at work now are valid, too.
+    fn gc(&mut self, network: usize) -> Job {
+        let valid = self
+            .slots
+            .iter()
+            .filter(|s| s.network == network && s.known != Known::Forgotten);
+        let valid = valid.map(|s| s.id.as_str()).chain([KEEPER]);
+        let valid: Vec<Value> = valid
+            .map(|id| json!({"containerID": id, "ifname": IFNAME}))
+            .collect();
+        let mut conf = self.networks[network].conf.clone();
+        conf["cni.dev/valid-attachments"] = json!(valid);
+        let call = self.node.call("GC", "", "", &conf);
+        let call = call.cni_path(&self.networks[network].cni_path);
+        let shot_after = self.random.percent(35).then(|| self.moment());
+        let stdin = conf.to_string();
+        Job {
+            slot: None,
+            verb: "GC",
+            call,
+            stdin,
+            shot_after,
+        }
+    }
+
+    /// All at once.
+    fn run(&self, jobs: &[Job]) -> Vec<Output> {
+        let together = Barrier::new(jobs.len());
+        thread::scope(|scope| {
+            let running: Vec<_> = jobs
+                .iter()
+                .map(|job| {
+                    let together = &together;
+                    scope.spawn(move || {
+                        together.wait();
+                        self.run_one(job)
+                    })
+                })
+                .collect();
+            running.into_iter().map(|job| job.join().unwrap()).collect()
+        })
+    }
+
+    fn run_one(&self, job: &Job) -> Output {
+        let mut child = self.node.spawn(job.call.command(), &job.stdin);
+        if let Some(after) = job.shot_after {
+            thread::sleep(after);
+            let _ = child.kill();
+        }
+        child.wait_with_output().unwrap()
+    }
+
+    fn round(&mut self) {
+        let mut jobs: Vec<Job> = (0..self.networks.len()).map(|n| self.gc(n)).collect();
+        jobs.extend(
+            (0..self.slots.len())
+                .filter_map(|n| self.job(n))
+                .collect::<Vec<_>>(),
+        );
+        let outcomes = self.run(&jobs);
+        self.tally.most_at_once = self.tally.most_at_once.max(jobs.len());
+        let forgotten: Vec<usize> = (0..self.slots.len())
+            .filter(|&n| self.slots[n].known == Known::Forgotten)
+            .collect();
+        for (number, (job, out)) in jobs.iter().zip(&outcomes).enumerate() {
+            *self.tally.verbs.entry(job.verb).or_default() += 1;
+            let shot = out.status.signal() == Some(9);
+            self.tally.shot += usize::from(shot);
+            match job.slot {
+                Some(n) => self.learn(n, job, out, shot),
+                None if shot => {}
+                None if out.status.success() => {
+                    for &n in &forgotten {
+                        if self.slots[n].network == number {
+                            self.slots[n].known = Known::Absent;
+                        }
+                    }
+                }
+                None => self.wrong(format!("GC: {}", text(out))),
+            }
+        }
+        assert!(jobs.len() >= PROCESSES * 9 / 10, "{}", jobs.len());
+        self.verify();
+    }
+
+    fn learn(&mut self, n: usize, job: &Job, out: &Output, shot: bool) {
+        let was = self.slots[n].known.clone();
+        let forgets = self.random.percent(40);
+        let ok = out.status.success();
+        let at = || {
+            format!(
+                "{} {} ({}): {}",
+                job.verb,
+                self.slots[n].id,
+                brief(&was),
+                text(out)
+            )
+        };
+        self.slots[n].known = match (job.verb, &was) {
+            // Refused, or shot: either way the first one stays.
+            ("ADD", Known::Live(_)) => {
+                if ok || !shot && !(text(out).contains("101") || text(out).contains("104")) {
+                    let what = at();
+                    self.wrong(what);
+                }
+                was
+            }
+            ("CHECK", _) => {
+                if !ok && !shot {
+                    let what = at();
+                    self.wrong(what);
+                }
+                was
+            }
+            _ if shot && forgets => Known::Forgotten,
+            _ if shot => Known::Unknown,
+            ("ADD", _) if ok => Known::Live(serde_json::from_slice(&out.stdout).unwrap()),
+            ("DEL", _) if ok => Known::Absent,
+            _ => {
+                let what = at();
+                self.wrong(what);
+                Known::Unknown
+            }
+        };
+    }
+
+    fn wrong(&mut self, what: String) {
+        self.tally.wrong.push(what);
+    }
+
+    /// Every address in a pod is reserved for it, in its network no pod has another's, and the live have what they were
+    /// told.
+    fn verify(&mut self) {
+        let mut holders: BTreeMap<(usize, IpAddr), String> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for slot in &self.slots {
+            let held = slot.pod.as_ref().map(in_kernel).unwrap_or_default();
+            for ip in &held {
+                let before = holders.insert((slot.network, *ip), slot.id.clone());
+                wrong.extend(before.map(|other| format!("{ip} held by {other} and {}", slot.id)));
+                let file = self.node.store().join(format!("net{}/{ip}", slot.network));
+                let owner = fs::read_to_string(&file).unwrap_or_default();
+                if owner != format!("{}\r\n{IFNAME}", slot.id) {
+                    let known = brief(&slot.known);
+                    wrong.push(format!(
+                        "{ip} in {} ({known}), but reserved for {owner:?}",
+                        slot.id
+                    ));
+                }
+            }
+            if let Known::Live(result) = &slot.known {
+                let told: BTreeSet<IpAddr> = addresses(result).into_iter().collect();
+                if held != told {
+                    wrong.push(format!("{} was told {told:?} and has {held:?}", slot.id));
+                }
+            }
+        }
+        // A few in full, by the plugin itself.
+        for n in 0..self.slots.len() {
+            if matches!(self.slots[n].known, Known::Live(_)) && self.random.percent(20) {
+                let job = self.job_of(n, "CHECK", true, None);
+                let out = self.run_one(&job);
+                if !out.status.success() {
+                    wrong.push(format!(
+                        "CHECK {} in peace: {}",
+                        self.slots[n].id,
+                        text(&out)
+                    ));
+                }
+            }
+        }
+        self.tally.wrong.extend(wrong);
+    }
+
+    /// The end of all pods: with their namespaces, without them, and some twice.
+    fn delete_all(&mut self) {
+        for twice in [false, true] {
+            let mut jobs = Vec::new();
+            for n in 0..self.slots.len() {
+                if twice && !self.random.percent(10) {
+                    continue;
+                }
+                if self.random.percent(30) {
+                    self.slots[n].pod = None;
+                }
+                let names_netns = self.random.percent(60);
+                jobs.push(self.job_of(n, "DEL", names_netns, None));
+            }
+            for (job, out) in jobs.iter().zip(self.run(&jobs)) {
+                if !out.status.success() {
+                    self.wrong(format!("last DEL of {:?}: {}", job.slot, text(&out)));
+                }
+            }
+        }
+    }
+}
+
+/// Four ways to use the plugin. The last one's IPAM is no file of this suite, so it is executed.
+fn networks(node: &Node) -> Vec<Network> {
+    let script = node.dir.join("foreign/host-local");
+    fs::create_dir(script.parent().unwrap()).unwrap();
+    let real = bin_dir().join("host-local");
+    fs::write(&script, format!("#!/bin/sh\nexec {}\n", real.display())).unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    let keys = [
+        json!({"ipMasq": false, "macspoofchk": false}),
+        json!({"ipMasq": true, "macspoofchk": true}),
+        json!({"ipMasq": false, "macspoofchk": true, "portIsolation": true}),
+        json!({"ipMasq": true, "macspoofchk": true}),
+    ];
+    let network = |(n, over): (usize, Value)| {
+        let v4 = json!([{"subnet": format!("10.{n}.0.0/24")}]);
+        let v6 = json!([{"subnet": format!("fd0{n}::/64")}]);
+        let ranges = if n == 0 { json!([v4]) } else { json!([v4, v6]) };
+        let mut conf = node.conf(over);
+        let names = json!({"name": format!("net{n}"), "bridge": format!("br{n}"), "ipam": {"ranges": ranges}});
+        node::merge(&mut conf, names);
+        let cni_path = if n == 3 {
+            script.parent().unwrap().to_owned()
+        } else {
+            bin_dir()
+        };
+        Network { conf, cni_path }
+    };
+    keys.into_iter().enumerate().map(network).collect()
+}
+
+/// The addresses of the pod's interface.
+fn in_kernel(pod: &Pod) -> BTreeSet<IpAddr> {
+    pod.run(|| {
+        let all = getifaddrs().unwrap().filter(|a| a.interface_name == IFNAME);
+        let ips = all.filter_map(|a| {
+            let address = a.address?;
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        });
+        ips.filter(|ip| !matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local()))
+            .collect()
+    })
+}
+
+fn brief(known: &Known) -> &'static str {
+    match known {
+        Known::Absent => "absent",
+        Known::Live(_) => "live",
+        Known::Unknown => "shot",
+        Known::Forgotten => "forgotten",
+    }
+}
+
+fn text(out: &Output) -> String {
+    format!(
+        "{} {} {}",
+        out.status,
+        String::from_utf8_lossy(&out.stdout).replace('\n', " "),
+        String::from_utf8_lossy(&out.stderr).trim_end()
+    )
+}
+
+fn seed() -> u64 {
+    let seed = env::var("STRESS_SEED").ok().map(|s| s.parse().unwrap());
+    seed.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        u64::from(now.subsec_nanos())
+    })
+}
+
+#[test]
+fn two_hundred_at_once_shot_at_random() {
+    in_netns(|| {
+        let seed = seed();
+        println!("STRESS_SEED={seed}");
+        let began = Instant::now();
+        let mut world = World::new(seed);
+        // One pod of each network stays: a bridge without any forgets all neighbours by itself.
+        let keepers = world.keepers();
+        let start = world.node.state();
+        for _ in 0..ROUNDS {
+            world.round();
+        }
+        let in_rounds = began.elapsed();
+        let live = world
+            .slots
+            .iter()
+            .filter(|s| matches!(s.known, Known::Live(_)))
+            .count();
+        world.delete_all();
+        println!(
+            "{ROUNDS} rounds of up to {} processes: {:?}, {} shot, {} pods made, {live} live at the end; {:.1} s, with the last DELs {:.1} s",
+            world.tally.most_at_once,
+            world.tally.verbs,
+            world.tally.shot,
+            world.made_pods,
+            in_rounds.as_secs_f64(),
+            began.elapsed().as_secs_f64(),
+        );
+        let end = world.node.state();
+        let left = start.same(&end).err();
+        let wrong = world.tally.wrong.join("\n");
+        assert!(
+            wrong.is_empty() && left.is_none(),
+            "STRESS_SEED={seed}\n{wrong}\nleft: {left:?}"
+        );
+        for (call, _pod) in keepers {
+            world.node.ok(&call);
+        }
+        world.node.state().is_clean().unwrap();
+        let bridges = world.node.host.ip_json(&["link", "show", "type", "bridge"]);
+        assert_eq!(bridges.as_array().unwrap().len(), world.networks.len());
+    });
+}
+
+/// The bridge, its MAC, its gateways: made once, found by 63.
+#[test]
+fn sixty_four_first_pods_race_for_the_bridge() {
+    in_netns(|| {
+        let node = Node::new("n");
+        let conf = node.conf(json!({}));
+        let pods: Vec<Pod> = (0..64).map(|n| Pod::new(&format!("p{n}"))).collect();
+        let together = Barrier::new(pods.len());
+        let results: Vec<Value> = thread::scope(|scope| {
+            let adds: Vec<_> = pods
+                .iter()
+                .enumerate()
+                .map(|(n, pod)| {
+                    let (node, conf, together) = (&node, &conf, &together);
+                    scope.spawn(move || {
+                        let call = node.call("ADD", &format!("c{n}"), pod.netns(), conf);
+                        together.wait();
+                        node.ok(&call)
+                    })
+                })
+                .collect();
+            adds.into_iter().map(|add| add.join().unwrap()).collect()
+        });
+        let bridge = &node.host.ip_json(&["address", "show", "cbr0"])[0];
+        let gateways = bridge["addr_info"].as_array().unwrap().iter();
+        let mut gateways: Vec<&str> = gateways
+            .filter(|a| a["scope"] == "global")
+            .map(|a| a["local"].as_str().unwrap())
+            .collect();
+        gateways.sort_unstable();
+        assert_eq!(gateways, ["10.7.0.1", "fd07::1"]);
+        // All were told the MAC it has now.
+        for result in &results {
+            assert_eq!(result["interfaces"][0]["mac"], bridge["address"]);
+        }
+        let mut given: Vec<IpAddr> = results.iter().flat_map(addresses).collect();
+        given.sort_unstable();
+        given.dedup();
+        assert_eq!(given.len(), 128);
+        for (pod, result) in pods.iter().zip(&results) {
+            assert_eq!(in_kernel(pod), addresses(result).into_iter().collect());
+        }
+        for pod in pods.iter().step_by(9) {
+            pod.sh("ping -qc1 -W1 10.7.0.1 && ping -qc1 -W1 fd07::1");
+        }
+        thread::scope(|scope| {
+            for (n, pod) in pods.iter().enumerate() {
+                let (node, conf) = (&node, &conf);
+                scope
+                    .spawn(move || node.ok(&node.call("DEL", &format!("c{n}"), pod.netns(), conf)));
+            }
+        });
+        node.state().is_clean().unwrap();
+    });
+}
