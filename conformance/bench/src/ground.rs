@@ -272,8 +272,13 @@ impl Network {
         Ok(())
     }
 
+    /// Whether there are ports beside the resident's.
+    pub fn has_guests(&self) -> Result<bool> {
+        Ok(self.ports()?.len() > self.residents.len())
+    }
+
     /// Names of the host ends on the bridge.
-    pub fn ports(&self) -> Result<Vec<String>> {
+    fn ports(&self) -> Result<Vec<String>> {
         let links: Vec<Value> =
             serde_json::from_str(&ip(&["-j", "link", "show", "master", &self.bridge])?)?;
         Ok(links

@@ -15,9 +15,9 @@ pub struct Watch {
 #[derive(Debug, Clone, Copy)]
 struct Ticks {
     all: u64,
-    busy: u64,
+    user: u64,
     /// Of this process and the children it has waited for.
-    own: u64,
+    own_user: u64,
 }
 
 impl Watch {
@@ -27,14 +27,14 @@ impl Watch {
         })
     }
 
-    /// The share of CPU time since the start, in percent, that neither was idle nor went to this process and its
-    /// children: other programs, and what the kernel does in the background. On an idle machine some 5.
+    /// The share of CPU time since the start, in percent, that other programs spent computing. What the kernel does is
+    /// left out: nobody can tell how much of it this run caused.
     pub fn others_percent(&self) -> Result<u64> {
         let now = Ticks::now()?;
-        let busy = now.busy.saturating_sub(self.start.busy);
-        let own = now.own.saturating_sub(self.start.own);
+        let user = now.user.saturating_sub(self.start.user);
+        let own = now.own_user.saturating_sub(self.start.own_user);
         let all = now.all.saturating_sub(self.start.all).max(1);
-        Ok(busy.saturating_sub(own) * 100 / all)
+        Ok(user.saturating_sub(own) * 100 / all)
     }
 }
 
@@ -58,24 +58,17 @@ impl Ticks {
             .take(8)
             .filter_map(|text| text.parse().ok())
             .collect();
-        let idle: u64 = columns.iter().skip(3).take(2).sum();
-        let all: u64 = columns.iter().sum();
-        // proc_pid_stat(5): fields 14 to 17 are utime, stime, cutime and cstime; field 3 is the first after the name,
-        // which ends at the last parenthesis.
+        // proc_pid_stat(5): fields 14 and 16 are utime and cutime; field 3 is the first after the name, which ends at
+        // the last parenthesis.
         let own_stat = fs::read_to_string("/proc/self/stat")?;
         let (_, fields) = own_stat
             .rsplit_once(')')
             .context("/proc/self/stat has no name")?;
-        let own = fields
-            .split_whitespace()
-            .skip(11)
-            .take(4)
-            .filter_map(|text| text.parse::<u64>().ok())
-            .sum();
+        let own = fields.split_whitespace().skip(11).step_by(2).take(2);
         Ok(Self {
-            all,
-            busy: all - idle,
-            own,
+            all: columns.iter().sum(),
+            user: columns.iter().take(2).sum(),
+            own_user: own.filter_map(|text| text.parse::<u64>().ok()).sum(),
         })
     }
 }

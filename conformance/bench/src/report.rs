@@ -117,7 +117,7 @@ impl Report {
                 .unwrap_or_default()
         };
         text + &format!(
-            "\nLinux {}, {} CPUs, {} % of whose time went to other programs.",
+            "\nLinux {}, {} CPUs, {} % of whose time other programs used.",
             of("kernel"),
             of("cpus"),
             of("others_percent")
