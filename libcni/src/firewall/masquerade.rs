@@ -131,12 +131,12 @@ pub fn remove_network(netfilter: &mut Netfilter, net: &NetName) -> Result<(), Fi
     let network = Network::new(net, &[]);
     settle(&network.what(), |_| {
         // Not just tried: a refused transaction costs a grace period.
-        if INET.chain(netfilter, &network.chain)?.is_none() {
-            return Ok(());
+        if INET.chain(netfilter, &network.chain)?.is_some() {
+            let mut transaction = Transaction::new();
+            transaction.push(INET.del_chain(&network.chain));
+            transaction.commit(netfilter)?;
         }
-        let mut transaction = Transaction::new();
-        transaction.push(INET.del_chain(&network.chain));
-        transaction.commit(netfilter)?;
+        // Also one that a killed DEL left.
         remove_empty_table(netfilter);
         Ok(())
     })

@@ -123,17 +123,20 @@ fn what(subject: &str) -> String {
 
 fn remove_where(netfilter: &mut Netfilter, doomed: &dyn Fn(&str) -> bool) -> Result<(), NlError> {
     let mut transaction = Transaction::new();
+    let mut is_empty = true;
     for set in [GUARDED.name, ALLOWED.name] {
         for element in BRIDGE.elements(netfilter, set)? {
+            is_empty = false;
             if doomed(&element.comment) {
                 transaction.push(BRIDGE.del_element(set, &element.key));
             }
         }
     }
-    if transaction.is_empty() {
-        return Ok(());
+    if !transaction.is_empty() {
+        transaction.commit(netfilter)?;
+    } else if !is_empty || BRIDGE.uses(netfilter)?.is_none() {
+        return Ok(()); // else the table is what a killed DEL left
     }
-    transaction.commit(netfilter)?;
     // Only now: of several that delete the last elements at once, each sees the others' before, and the last one sees
     // none behind. The elements are gone; a table that a busy moment leaves behind is no reason to fail.
     let _ = settle("", |_| remove_empty_table(netfilter));

@@ -75,7 +75,7 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
         masquerade(call, ipam, &layer3, &mut netfilter, &mut undo)?;
     }
     let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
-    gateway::learn(&mut host, gateway, &layer3, veth.pod_mac)?;
+    gateway::learn(&mut host, gateway, &layer3, veth.pod_mac, &mut undo)?;
     if reused {
         pod.announce(&layer3, &mut netfilter)?;
     }

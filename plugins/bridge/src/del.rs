@@ -8,8 +8,8 @@ use std::net::IpAddr;
 
 use libcni::firewall::{legacy, masquerade, spoof};
 use libcni::kernel::nft::Netfilter;
-use libcni::kernel::{conntrack, link, neigh};
-use libcni::nl::{Batch, NlError, ROUTE, Socket};
+use libcni::kernel::{conntrack, link};
+use libcni::nl::{Batch, ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
 use libcni::plugin::{Call, Gather, identity};
 use libcni::spec::Attachment;
@@ -17,7 +17,7 @@ use libcni::spec::error::CniError;
 use libcni::spec::json::Fields;
 use nix::errno::Errno;
 
-use crate::conf;
+use crate::{conf, gateway};
 
 /// An IPAM that needs the link to say goodbye through.
 const NEEDS_LINK: &str = "dhcp";
@@ -28,7 +28,8 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     let mut gather = Gather::new();
     let ipam_name = call.conf.ipam_type.as_deref();
     let ipam = ipam_name.and_then(|name| gather.note(Ipam::find_for_release(call, name)));
-    let addresses = addresses(call, ipam.as_ref());
+    let held = ipam.as_ref().map(|i| i.held(call)).unwrap_or_default();
+    let addresses = with_previous(call, &held);
 
     // Closed at the very end: closing waits for the grace period of whatever was removed.
     let mut netfilter = Netfilter::unopened();
@@ -39,11 +40,13 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     }
     let mut host = Socket::open(ROUTE)?;
     // While the link stands its address must not be given away: stop here, the runtime will try again.
-    if remove_link(call, attachment, &mut host)? {
-        // A DEL that comes again must not: the addresses of prevResult may be another pod's by now.
-        forget_neighbours(call, &mut host, &addresses, &mut gather);
+    let was_there = remove_link(call, attachment, &mut host)?;
+    // In a DEL that comes again the addresses of prevResult may be another pod's; those held still are not.
+    let ours = if was_there { addresses } else { held };
+    if !ours.is_empty() {
+        forget_neighbours(call, &mut host, &ours, &mut gather);
         // IPv6 costs 10 ms as soon as there is any entry, so it is left to the ADD that gives the address again.
-        let v4: Vec<IpAddr> = addresses.into_iter().filter(IpAddr::is_ipv4).collect();
+        let v4: Vec<IpAddr> = ours.into_iter().filter(IpAddr::is_ipv4).collect();
         gather.note(conntrack::forget(&mut netfilter, &v4));
     }
     if let Some(ipam) = ipam.filter(|_| !released) {
@@ -58,9 +61,9 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     gather.finish()
 }
 
-/// The attachment's addresses, from the reservations and from `prevResult`, as far as either is there.
-fn addresses(call: &Call, ipam: Option<&Ipam>) -> Vec<IpAddr> {
-    let mut all = ipam.map(|i| i.held(call)).unwrap_or_default();
+/// The attachment's addresses: those held, and those of `prevResult`, if it can be read.
+fn with_previous(call: &Call, held: &[IpAddr]) -> Vec<IpAddr> {
+    let mut all = held.to_vec();
     let previous = call.conf.prev().ok().flatten().unwrap_or_default();
     for ip in previous.ips.iter().map(|ip| ip.address.ip()) {
         if !all.contains(&ip) {
@@ -140,25 +143,8 @@ fn forget_neighbours(call: &Call, host: &mut Socket, addresses: &[IpAddr], gathe
         vlan.map(|id| format!("{bridge}.{id}")),
     ];
     for name in names.into_iter().flatten() {
-        let Some(link) = gather.note(link::get(host, &name)).flatten() else {
-            continue;
-        };
-        let mut batch = Batch::new();
-        for &ip in addresses {
-            batch.push(neigh::del(link.index, ip));
+        if let Some(link) = gather.note(link::get(host, &name)).flatten() {
+            gather.note(gateway::forget(host, link.index, addresses));
         }
-        // No entry is what we want.
-        for outcome in gather.note(host.run_all(&batch)).unwrap_or_default() {
-            gather.note(outcome.or_else(absent_is_fine));
-        }
-    }
-}
-
-fn absent_is_fine(e: NlError) -> Result<(), NlError> {
-    let absent = [Errno::ENOENT, Errno::ENODEV, Errno::EAFNOSUPPORT];
-    if absent.into_iter().any(|errno| e.is(errno)) {
-        Ok(())
-    } else {
-        Err(e)
     }
 }

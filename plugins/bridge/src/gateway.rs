@@ -1,10 +1,13 @@
 //! The pods' gateway on the node: addresses of the bridge (or of its VLAN interface) and forwarding.
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
 use libcni::kernel::link::{self, Link};
 use libcni::kernel::mac::Mac;
 use libcni::kernel::{addr, neigh, sysctl};
-use libcni::nl::{Batch, Socket};
+use libcni::nl::{Batch, NlError, ROUTE, Socket};
+use libcni::plugin::Undo;
 use libcni::spec::error::CniError;
 use nix::errno::Errno;
 
@@ -111,18 +114,42 @@ pub fn learn(
     gateway: &Link,
     layer3: &Layer3,
     pod_mac: Mac,
+    undo: &mut Undo,
 ) -> Result<(), CniError> {
     let mut batch = Batch::new();
+    let mut known = Vec::new();
     for ip in layer3.addresses.iter().map(|a| a.ip()) {
         if layer3.gateways.iter().any(|g| g.contains(ip)) {
             let entry = neigh::replace(gateway.index, ip, pod_mac, neigh::State::Reachable);
             batch.push(entry);
+            known.push(ip);
         }
     }
+    let index = gateway.index;
+    undo.push("forget the pod's MAC", move || {
+        let forget = || forget(&mut Socket::open(ROUTE)?, index, &known);
+        forget().map_err(|e| e.to_string())
+    });
     for outcome in host.run_all(&batch)? {
         match outcome {
             // The table is full (`gc_thresh3`, for all namespaces together): then it holds no old entry either.
             Err(e) if e.is(Errno::ENOBUFS) => eprintln!("bridge: {e}"),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes the node's neighbour entries for addresses on a link.
+pub fn forget(host: &mut Socket, index: u32, ips: &[IpAddr]) -> Result<(), NlError> {
+    let batch: Batch = ips.iter().map(|&ip| neigh::del(index, ip)).collect();
+    for outcome in host.run_all(&batch)? {
+        match outcome {
+            // No entry is what we want; without IPv6 there is none of it.
+            Err(e)
+                if [Errno::ENOENT, Errno::ENODEV, Errno::EAFNOSUPPORT]
+                    .into_iter()
+                    .any(|n| e.is(n)) => {}
             other => other?,
         }
     }

@@ -7,7 +7,7 @@ use libcni::firewall::spoof;
 use libcni::kernel::link::{self, Link, VethSpec};
 use libcni::kernel::mac::Mac;
 use libcni::kernel::nft::Netfilter;
-use libcni::nl::{Batch, NlError, Socket};
+use libcni::nl::{Batch, NlError, ROUTE, Socket};
 use libcni::plugin::{Call, Undo, identity};
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::{Attachment, IfName};
@@ -43,12 +43,7 @@ pub fn connect(
 ) -> Result<Veth, CniError> {
     let attachment = call.attachment()?;
     let net = call.network();
-    let (name, veth) = create(call, conf, host, bridge, mtu)?;
-    undo.push("delete the veth pair", move || {
-        let mut host = Socket::open(libcni::nl::ROUTE).map_err(|e| e.to_string())?;
-        let outcome = host.run(&Batch::from(link::del(name.as_str())));
-        outcome.map_err(|e| e.to_string())
-    });
+    let veth = create(call, conf, host, bridge, mtu, undo)?;
     let port = IfName::parse(&veth.host.name)?;
     vlan::set_port(host, &conf.vlans, veth.host.index)?;
     if conf.macspoofchk {
@@ -67,7 +62,8 @@ fn create(
     host: &mut Socket,
     bridge: &Link,
     mtu: Option<u32>,
-) -> Result<(IfName, Veth), CniError> {
+    undo: &mut Undo,
+) -> Result<Veth, CniError> {
     let attachment = call.attachment()?;
     let alias = identity::alias(call.network(), attachment);
     let netns = call.netns()?;
@@ -91,6 +87,11 @@ fn create(
             let (hairpin, isolated) = (conf.hairpin, conf.port_isolation);
             batch.push(link::set_bridge_port(name.as_str(), hairpin, isolated));
         }
+        // Before the send: its first message may succeed and another fail.
+        let to_undo = name.clone();
+        undo.push("delete the veth pair", move || {
+            delete_by_mac(&to_undo, host_mac).map_err(|e| e.to_string())
+        });
         let mut made = None;
         let outcome = host.exchange(&batch, |at, reply| {
             if at == 0 {
@@ -118,7 +119,7 @@ fn create(
             pod_name: attachment.ifname.to_string(),
             pod_mac,
         };
-        return Ok((name, veth));
+        return Ok(veth);
     }
     let id = &attachment.container_id;
     Err(
@@ -126,6 +127,15 @@ fn create(
             "`ip link | grep podwire:` shows which attachments hold the names it may have",
         ),
     )
+}
+
+/// Deletes the link if it is the one with our random MAC, and not another attachment's of that name.
+fn delete_by_mac(name: &IfName, mac: Mac) -> Result<(), NlError> {
+    let mut host = Socket::open(ROUTE)?;
+    match link::get(&mut host, name.as_str())? {
+        Some(link) if link.mac == Some(mac) => host.run(&Batch::from(link::del(link.index))),
+        _ => Ok(()),
+    }
 }
 
 enum InTheWay {

@@ -292,9 +292,13 @@ impl Pods {
         doomed: &dyn Fn(&str) -> bool,
     ) -> Result<(), NlError> {
         if INET.chain(netfilter, &self.base)?.is_none() {
+            remove_empty_table(netfilter); // that a killed DEL left
             return Ok(());
         }
         let mut gone = self.elements(netfilter)?;
+        if gone.is_empty() {
+            return self.remove_unused(netfilter); // likewise
+        }
         gone.retain(|found| doomed(&found.element.comment));
         let mut transaction = Transaction::new();
         for found in &gone {
