@@ -12,8 +12,8 @@ use crate::conf::Conf;
 /// The name is taken by something else, or its address is another's.
 pub const FOREIGN_BRIDGE: Code = Code::Other(102);
 
-/// How long a link may take to be up, from the last thing that kept it down.
-pub const UP_MS: u32 = 2500;
+/// How long a link may take to be up, from the last thing that kept it down. See [`crate::pod::LOCAL_MS`].
+pub const UP_MS: u32 = 30_000;
 
 /// The bridge of the configuration, made if it is not there. Of one that is there nothing is changed but
 /// what the configuration switches on: promiscuous mode.

@@ -16,8 +16,9 @@ use crate::veth::Veth;
 /// How long duplicate address detection may take (`enabledad`).
 const DAD_MS: u32 = 5000;
 
-/// How long the kernel may take to deliver to a new IPv6 address.
-pub const LOCAL_MS: u32 = 2000;
+/// How long the kernel may take to deliver to a new IPv6 address. Microseconds as a rule; but its work queue waits
+/// for the same lock as the removal of namespaces, which a drained node does by the hundred.
+pub const LOCAL_MS: u32 = 30_000;
 
 /// The pod end, and a socket in its namespace.
 pub struct Pod {
