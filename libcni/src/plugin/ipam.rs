@@ -4,10 +4,10 @@
 //! costs no exec then); anything else is run as the spec has it.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Call, delegate, suite};
-use crate::spec::error::CniError;
+use crate::spec::error::{CniError, Code};
 use crate::spec::json::Node;
 use crate::spec::result::CniResult;
 use crate::spec::{Attachment, Verb};
@@ -69,7 +69,7 @@ impl Ipam {
             let node = if printed.is_empty() {
                 Node::Null
             } else {
-                Node::parse(&printed)?
+                Node::parse(&printed).map_err(|e| no_result(file, &e.to_string()))?
             };
             CniResult::parse(&node, call.version())
         });
@@ -212,10 +212,17 @@ impl Ipam {
     }
 }
 
+fn no_result(file: &Path, why: &str) -> CniError {
+    let msg = format!("IPAM plugin {} printed no result: {why}", file.display());
+    CniError::new(Code::Decode, msg).with_details(
+        "run it by hand with the same configuration; it must print JSON and nothing else",
+    )
+}
+
 fn conf(call: &Call) -> Result<IpamConf, CniError> {
     IpamConf::parse(&call.node, &call.env.args, call.version())
 }
 
-fn run(file: &std::path::Path, verb: Verb, call: &Call) -> Result<(), CniError> {
+fn run(file: &Path, verb: Verb, call: &Call) -> Result<(), CniError> {
     delegate::exec(file, verb, &call.stdin).map(drop)
 }
