@@ -3,7 +3,17 @@
 // Clippy exempts `#[test]` functions only, not what they share.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+#[path = "faults/damage.rs"]
+mod damage;
+#[path = "faults/delegate.rs"]
+mod delegate;
+#[path = "faults/ground.rs"]
+mod ground;
+#[path = "faults/input.rs"]
+mod input;
 #[path = "faults/killed.rs"]
 mod killed;
 #[path = "bed/node.rs"]
 mod node;
+#[path = "faults/refusal.rs"]
+mod refusal;
