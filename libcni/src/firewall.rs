@@ -84,12 +84,15 @@ impl FirewallError {
     }
 }
 
+/// CHECK: something is not as ADD left it (docs/bridge.md).
+const NOT_AS_LEFT: Code = Code::Other(103);
+
 impl From<FirewallError> for CniError {
     fn from(error: FirewallError) -> CniError {
-        let code = if error.is_transient() {
-            Code::TryAgain
-        } else {
-            Code::Internal
+        let code = match &error {
+            _ if error.is_transient() => Code::TryAgain,
+            FirewallError::Tampered { .. } => NOT_AS_LEFT,
+            FirewallError::Kernel { .. } => Code::Internal,
         };
         let remedy = match &error {
             FirewallError::Tampered { .. } => "delete and re-create the pod, and find out who edits the podwire tables".into(),

@@ -37,7 +37,7 @@ pub struct Socket {
     buffer: Vec<u8>,
     seq: u32,
     subscriptions: u32,
-    /// A notification came between the parts of a dump, behind the part it should have changed.
+    /// A notification came before the answer that did not know of it yet, or between the parts of a dump.
     overtaken: bool,
 }
 
@@ -307,6 +307,7 @@ impl Socket {
                 Received::Empty if self.wait(step, deadline)? => continue,
                 Received::Empty => return Err(unanswered(step)),
             };
+            self.overtaken |= Frames::new(self.datagram(length)).any(|f| f.seq != seq);
             let datagram = self.datagram(length);
             let mut rest = Frames::new(datagram);
             loop {

@@ -7,6 +7,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::signal;
 use crate::kernel::process::{self, Ended, Environment, Output};
 use crate::spec::Verb;
 use crate::spec::error::{CniError, Code};
@@ -71,6 +72,8 @@ pub fn exec(file: &Path, verb: Verb, stdin: &[u8]) -> Result<Vec<u8>, CniError> 
         let _ = std::io::stderr().write_all(&output.stderr);
         return Ok(output.stdout);
     }
+    // One that we stopped did not fail by itself.
+    signal::check()?;
     Err(failure(file, &output))
 }
 

@@ -56,6 +56,9 @@ impl NetConf {
         let name = network_name(config)?;
         let fields = Fields::of(config, "")?;
         let cni_version = version(&fields, verb, supported)?;
+        if verb == Verb::Del {
+            return Ok(NetConf::for_del(&fields, name, cni_version));
+        }
         let ipam_type = match fields.fields("ipam")? {
             Some(ipam) => ipam.str("type")?.filter(|text| !text.is_empty()),
             None => None,
@@ -79,6 +82,23 @@ impl NetConf {
             },
             valid_attachments: valid_attachments(&fields)?,
         })
+    }
+
+    /// What DEL needs, as far as it can be read: a config that went wrong since ADD must not keep anything reserved.
+    fn for_del(fields: &Fields<'_>, name: NetName, cni_version: Version) -> NetConf {
+        let object = |key| object(fields, key).ok().flatten();
+        let text = |path: &[&str]| fields.str_at(path).ok().flatten().unwrap_or_default();
+        NetConf {
+            cni_version,
+            name,
+            type_: text(&["type"]),
+            ipam_type: Some(text(&["ipam", "type"])).filter(|text| !text.is_empty()),
+            dns: Dns::default(),
+            prev_result: object("prevResult"),
+            runtime_config: object("runtimeConfig"),
+            args_cni: None,
+            valid_attachments: None,
+        }
     }
 
     /// `prevResult`, read in the config's version group; none if the config has none. Code 7.

@@ -51,6 +51,12 @@ pub fn check(call: &Call) -> Result<(), CniError> {
     let mut host = Socket::open(ROUTE)?;
     let bridge = present(&mut host, conf.bridge.as_str(), "on the node")?;
     bridge::require_bridge(&bridge)?;
+    if !bridge.is_up() {
+        return Err(differs(
+            format!("bridge {} is down", bridge.name),
+            format!("`ip link set {} up`", bridge.name),
+        ));
+    }
     if let Some(told) = prev
         .interfaces
         .iter()

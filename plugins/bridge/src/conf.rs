@@ -122,7 +122,7 @@ fn mtu(fields: &Fields) -> Result<Mtu, CniError> {
     match fields.i64("mtu")?.unwrap_or_default() {
         0 => Ok(Mtu::Default),
         n => match u32::try_from(n) {
-            Ok(bytes) if bytes <= 65535 => Ok(Mtu::Bytes(bytes)),
+            Ok(bytes) if (68..=65535).contains(&bytes) => Ok(Mtu::Bytes(bytes)),
             _ => Err(invalid_config(
                 format!("`mtu` {n} is out of range"),
                 "give 0 (the kernel's default), 68 to 65535, or \"auto\"",
@@ -280,6 +280,7 @@ mod tests {
             assert_eq!(with(json, mtu), Ok(wanted), "{json}");
         }
         for json in [
+            r#"{"mtu":67}"#,
             r#"{"mtu":-1}"#,
             r#"{"mtu":65536}"#,
             r#"{"mtu":"1500"}"#,

@@ -7,8 +7,9 @@
 use std::net::IpAddr;
 
 use libcni::firewall::{legacy, masquerade, spoof};
+use libcni::kernel::conntrack;
+use libcni::kernel::link::{self, Link};
 use libcni::kernel::nft::Netfilter;
-use libcni::kernel::{conntrack, link};
 use libcni::nl::{Batch, ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
 use libcni::plugin::{Call, Gather, identity};
@@ -40,11 +41,12 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     }
     let mut host = Socket::open(ROUTE)?;
     // While the link stands its address must not be given away: stop here, the runtime will try again.
-    let was_there = remove_link(call, attachment, &mut host)?;
+    let removed = remove_link(call, attachment, &mut host)?;
     // In a DEL that comes again the addresses of prevResult may be another pod's; those held still are not.
-    let ours = if was_there { addresses } else { held };
+    let ours = if removed.is_some() { addresses } else { held };
     if !ours.is_empty() {
-        forget_neighbours(call, &mut host, &ours, &mut gather);
+        let bridge = removed.and_then(|port| port.master);
+        forget_neighbours(call, &mut host, bridge, &ours, &mut gather);
         // IPv6 costs 10 ms as soon as there is any entry, so it is left to the ADD that gives the address again.
         let v4: Vec<IpAddr> = ours.into_iter().filter(IpAddr::is_ipv4).collect();
         gather.note(conntrack::forget(&mut netfilter, &v4));
@@ -97,40 +99,61 @@ fn remove_filters(
     }
 }
 
-/// Deletes the veth pair by its host end; if that is not ours (the reference made it), by the pod end. Says
-/// whether there was one.
-fn remove_link(call: &Call, attachment: &Attachment, host: &mut Socket) -> Result<bool, CniError> {
+/// Deletes the veth pair by its host end; if that is not ours (the reference made it), by the pod end.
+/// Returns the end it was found by.
+fn remove_link(
+    call: &Call,
+    attachment: &Attachment,
+    host: &mut Socket,
+) -> Result<Option<Link>, CniError> {
     let alias = identity::alias(call.network(), attachment);
     for attempt in 0..identity::HOST_NAME_TRIES {
         let name = identity::host_ifname(call.network(), attachment, attempt);
         // Also past a name that is free: who held it at our ADD may be gone.
         match link::get(host, name.as_str())? {
             Some(link) if link.alias.as_deref() == Some(&alias) => {
-                return delete(host, link.index);
+                return delete(host, link);
             }
             _ => {}
         }
     }
     let Some(netns) = call.netns_if_alive()? else {
-        return Ok(false);
+        return Ok(None);
     };
     let mut pod = netns.enter(|| Socket::open(ROUTE))??;
     match link::get(&mut pod, attachment.ifname.as_str())? {
-        Some(link) => delete(&mut pod, link.index),
-        None => Ok(false),
+        // Its master would be an index of the pod's namespace.
+        Some(link) => delete(
+            &mut pod,
+            Link {
+                master: None,
+                ..link
+            },
+        ),
+        None => Ok(None),
     }
 }
 
-fn delete(sock: &mut Socket, index: u32) -> Result<bool, CniError> {
-    match sock.run(&Batch::from(link::del(index))) {
-        Ok(()) => Ok(true),
-        Err(e) if e.is(Errno::ENODEV) => Ok(false),
+fn delete(sock: &mut Socket, link: Link) -> Result<Option<Link>, CniError> {
+    match sock.run(&Batch::from(link::del(link.index))) {
+        Ok(()) => Ok(Some(link)),
+        Err(e) if e.is(Errno::ENODEV) => Ok(None),
         Err(e) => Err(e.into()),
     }
 }
 
-/// The node's neighbour entries for the addresses, on the bridge and on its VLAN interface.
-fn forget_neighbours(call: &Call, host: &mut Socket, addresses: &[IpAddr], gather: &mut Gather) {
+/// The node's neighbour entries for the addresses: on the bridge the port was of, on the configured one, and on
+/// its VLAN interface.
+fn forget_neighbours(
+    call: &Call,
+    host: &mut Socket,
+    bridge: Option<u32>,
+    addresses: &[IpAddr],
+    gather: &mut Gather,
+) {
+    if let Some(index) = bridge {
+        gather.note(gateway::forget(host, index, addresses));
+    }
     let Ok(fields) = Fields::of(&call.node, "") else {
         return;
     };
