@@ -3,13 +3,10 @@
 // Clippy exempts `#[test]` functions only, not what they share.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use nix::libc;
-use nix::sys::socket::{MsgFlags, SockaddrIn6, sendto};
 use serde_json::{Value, json};
 use testkit::{Pod, eventually, in_netns, ip_json, sh};
 
@@ -326,8 +323,8 @@ fn a_pod_that_poses_as_a_router_changes_no_route_of_the_node() {
                     && rogue.pod.sh("ip -6 addr show tentative").is_empty()
             });
             let before = node_routes("cbr0");
-            rogue.pod.run(|| advertise("eth0"));
-            rogue.pod.run(|| advertise("eth1"));
+            rogue.pod.run(|| raw::advertise("eth0"));
+            rogue.pod.run(|| raw::advertise("eth1"));
             let fell_for_it = |dev: &str| {
                 let routes = sh(&format!(
                     "ip -6 route show dev {dev}; ip -6 addr show dev {dev}"
@@ -347,34 +344,4 @@ fn a_pod_that_poses_as_a_router_changes_no_route_of_the_node() {
 fn node_routes(dev: &str) -> (Value, String) {
     let routes = ip_json(&["-6", "route", "show", "table", "all", "dev", dev]);
     (routes, sh(&format!("ip -6 -o addr show dev {dev}")))
-}
-
-/// Sends a router advertisement (RFC 4861, 4.2) from the calling thread's namespace: I am the default router, for half an
-/// hour, and your addresses are of 2001:db8:bad::/64.
-fn advertise(dev: &str) {
-    #[rustfmt::skip]
-    let message: [u8; 48] = [
-        134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0,
-        3, 4, 64, 0xc0, 0, 0, 0x0e, 0x10, 0, 0, 0x0e, 0x10, 0, 0, 0, 0,
-        0x20, 0x01, 0x0d, 0xb8, 0x0b, 0xad, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    ];
-    let socket = raw::socket(false, libc::IPPROTO_ICMPV6);
-    raw::set(
-        &socket,
-        libc::IPPROTO_IPV6,
-        libc::IPV6_MULTICAST_HOPS,
-        &255_i32,
-    );
-    let index = nix::net::if_::if_nametoindex(dev).unwrap();
-    let SocketAddr::V6(all_nodes) = "[ff02::1]:0".parse().unwrap() else {
-        unreachable!()
-    };
-    let all_nodes = SocketAddrV6::new(*all_nodes.ip(), 0, 0, index);
-    sendto(
-        socket.as_raw_fd(),
-        &message,
-        &SockaddrIn6::from(all_nodes),
-        MsgFlags::empty(),
-    )
-    .unwrap();
 }
