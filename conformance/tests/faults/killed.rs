@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use testkit::{Pod, bin_dir, in_netns};
 
-use crate::node::Node;
+use crate::node::{Node, State};
 
 /// Most of a point is waiting: for RCU when a veth goes, for a port to forward.
 const AT_ONCE: usize = 8;
@@ -170,7 +170,7 @@ impl Bench {
         } else if serde_json::from_slice::<Value>(&out.stdout).is_err() {
             complaints.push(format!("no result: {}", text(&out)));
         }
-        complaints.extend(self.ends_well(&before));
+        complaints.extend(self.ends_well(before, false));
         none(complaints)
     }
 
@@ -185,12 +185,11 @@ impl Bench {
         let out = self.traced("DEL", &["-o", "/dev/null", "-e", &fault.inject(at)]);
         tally.tried.fetch_add(1, Ordering::Relaxed);
         if out.status.success() {
-            complaints.extend(
-                before
-                    .same(&self.node.state())
-                    .err()
-                    .map(|e| format!("a DEL that succeeded: {e}")),
-            );
+            let left = before
+                .clone()
+                .without_trifles()
+                .same(&self.node.state().without_trifles());
+            complaints.extend(left.err().map(|e| format!("a DEL that succeeded: {e}")));
         } else {
             tally.failed.fetch_add(1, Ordering::Relaxed);
             if let Fault::Error(_) = fault {
@@ -200,12 +199,17 @@ impl Bench {
                 tally.count(&residue);
             }
         }
-        complaints.extend(self.ends_well(&before));
+        let after_error = matches!(fault, Fault::Error(_));
+        complaints.extend(self.ends_well(before, after_error));
         none(complaints)
     }
 
-    fn ends_well(&self, before: &crate::node::State) -> Vec<String> {
+    /// DEL leaves nothing; but for neighbours, where a DEL before it failed to forget them.
+    fn ends_well(&self, mut before: State, neighbours_left: bool) -> Vec<String> {
         let mut complaints = Vec::new();
+        if neighbours_left {
+            before.neighbours = self.node.state().neighbours;
+        }
         for verb in ["DEL", "ADD", "DEL"] {
             let out = self.call(verb);
             if !out.status.success() {
@@ -225,7 +229,7 @@ impl Tally {
     /// By kind: which things, not which addresses.
     fn count(&self, residue: &str) {
         let kinds: BTreeSet<&str> = residue
-            .split("; ")
+            .split("\n      ")
             .map(|r| match r.split_once(": ") {
                 // Which table, or which chain.
                 Some((what @ ("rule left" | "rule lost"), rest)) => {
@@ -321,7 +325,7 @@ fn each(verb: &str, crowded: bool, faults: impl Fn(Vec<Point>) -> Vec<(Point, Fa
         }
     });
     let wrong = tally.wrong.into_inner().unwrap();
-    println!(
+    eprintln!(
         "{verb}{}: {} system calls, {} points tried, {} failed, {} wrong, {:.1} s; left before DEL: {:#?}",
         if crowded { " beside another pod" } else { "" },
         points.len(),
