@@ -34,7 +34,10 @@ pub fn del(call: &Call) -> Result<(), CniError> {
 
     // Closed at the very end: closing waits for the grace period of whatever was removed.
     let mut netfilter = Netfilter::unopened();
-    remove_filters(call, ipam.as_ref(), &addresses, &mut netfilter, &mut gather);
+    let has_filters = gather.note(netfilter.is_there()).unwrap_or_default();
+    if has_filters {
+        remove_filters(call, ipam.as_ref(), &addresses, &mut netfilter, &mut gather);
+    }
     let mut released = false;
     if let (Some(NEEDS_LINK), Some(ipam)) = (ipam_name, &ipam) {
         released = gather.note(ipam.del(call, || ())).is_some();
@@ -55,7 +58,9 @@ pub fn del(call: &Call) -> Result<(), CniError> {
         // Two last pods that go at the same moment each saw the other above.
         let mut last = Ok(());
         let outcome = ipam.del(call, || {
-            last = masquerade::remove_network(&mut netfilter, call.network());
+            if has_filters {
+                last = masquerade::remove_network(&mut netfilter, call.network());
+            }
         });
         gather.note(outcome);
         gather.note(last);

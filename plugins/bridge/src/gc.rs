@@ -36,15 +36,20 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
         }
     }
     let mut netfilter = Netfilter::unopened();
-    gather.note(spoof::gc(&mut netfilter, net, valid));
-    gather.note(masquerade::gc(&mut netfilter, net, valid));
-    gather.note(legacy::gc(&mut netfilter, net, valid));
+    let has_filters = gather.note(netfilter.is_there()).unwrap_or_default();
+    if has_filters {
+        gather.note(spoof::gc(&mut netfilter, net, valid));
+        gather.note(masquerade::gc(&mut netfilter, net, valid));
+        gather.note(legacy::gc(&mut netfilter, net, valid));
+    }
     if let Some(name) = call.conf.ipam_type.as_deref()
         && let Some(ipam) = gather.note(Ipam::find_for_release(call, name))
     {
         let mut last = Ok(());
         let outcome = ipam.gc(call, valid, || {
-            last = masquerade::remove_network(&mut netfilter, net);
+            if has_filters {
+                last = masquerade::remove_network(&mut netfilter, net);
+            }
         });
         gather.note(outcome);
         gather.note(last);

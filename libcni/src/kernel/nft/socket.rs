@@ -33,6 +33,27 @@ impl Netfilter {
         self.0.is_some()
     }
 
+    /// Whether the kernel has nf_tables; one without holds no rules. One read.
+    pub fn is_there(&mut self) -> Result<bool, NlError> {
+        match self.generation() {
+            Ok(_) => Ok(true),
+            // No netfilter sockets; or the subsystem is not there.
+            Err(e)
+                if [
+                    Errno::EPROTONOSUPPORT,
+                    Errno::EAFNOSUPPORT,
+                    Errno::EINVAL,
+                    Errno::EOPNOTSUPP,
+                ]
+                .into_iter()
+                .any(|errno| e.is(errno)) =>
+            {
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// The number of the namespace's current ruleset; each transaction makes a new one.
     pub fn generation(&mut self) -> Result<u32, NlError> {
         let message = Message::new(SUBSYS | NFT_MSG_GETGEN, 0, "read the ruleset's generation")
