@@ -48,13 +48,18 @@ pub fn run_inside(work_root: &Path) -> Result<ExitCode> {
     loop {
         if let Some(status) = inner.try_wait()? {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
+            if code.is_none() && !interrupted {
+                eprintln!("bench: the measuring process died: {status}");
+            }
             return Ok(ExitCode::from(if interrupted {
                 130
             } else {
                 code.unwrap_or(101)
             }));
         }
-        if signals.wait().context("wait for the measuring process")? != Signal::SIGCHLD {
+        let signal = signals.wait().context("wait for the measuring process")?;
+        if signal != Signal::SIGCHLD {
+            eprintln!("bench: stopped by {signal}");
             interrupted = true;
             inner.kill().context("stop the measuring process")?;
         }
