@@ -104,8 +104,13 @@ impl Snapshot {
             for link in &place.links {
                 tell_link(&prefix, link, &place.links, names, trace);
             }
+            let unsettled = place.unsettled();
             for route in &place.routes {
-                tell_route(&prefix, route, names, trace);
+                let settled =
+                    of(route, "table") != "local" || !unsettled.contains(&of(route, "dst"));
+                if settled {
+                    tell_route(&prefix, route, names, trace);
+                }
             }
             for (key, value) in &place.sysctls {
                 trace.put(
@@ -136,14 +141,20 @@ impl Place {
         Ok(place)
     }
 
+    /// IPv6 addresses of links that have lost their carrier: whether they were tentative by then is chance.
+    fn unsettled(&self) -> Vec<&Value> {
+        let lost = self.links.iter().filter(|link| !has_carrier(link));
+        let addresses = lost.filter_map(|link| of(link, "addr_info").as_array());
+        let v6 = addresses.flatten().filter(|a| of(a, "family") == "inet6");
+        v6.map(|a| of(a, "local")).collect()
+    }
+
     /// What links say of their carrier is what they do, and of each that has one, every address is usable: not tentative,
     /// and its route has come (the kernel adds that a moment after the IPv6 address, from a work queue).
     fn is_settled(&self) -> bool {
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         self.links.iter().all(|link| {
-            let flags = list(of(link, "flags"));
-            let has = |flag: &str| flags.iter().any(|f| f == flag);
-            let carrier = has("UP") && has("LOWER_UP");
+            let carrier = has_carrier(link);
             let operates = matches!(of(link, "operstate").as_str(), Some("UP" | "UNKNOWN"));
             let usable = |a: &Value| {
                 let routed =
@@ -234,6 +245,12 @@ fn dir(path: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
+fn has_carrier(link: &Value) -> bool {
+    let flags = of(link, "flags").as_array();
+    let has = |flag: &str| flags.is_some_and(|all| all.iter().any(|f| f == flag));
+    has("UP") && has("LOWER_UP")
+}
+
 fn tell_link(prefix: &str, link: &Value, all: &[Value], names: &Names, trace: &mut Trace) {
     let name = of(link, "ifname").as_str().unwrap_or_default();
     let name_told = names.text(name);
@@ -261,6 +278,9 @@ fn tell_link(prefix: &str, link: &Value, all: &[Value], names: &Names, trace: &m
         let local = take_text(&mut address, "local");
         let prefixlen = address.remove("prefixlen").unwrap_or_default();
         let path = format!("{prefix}/addr/{}/{local}/{prefixlen}", names.text(name));
+        if !has_carrier(link) {
+            address.remove("tentative");
+        }
         for key in ["valid_life_time", "preferred_life_time"] {
             if address.get(key).and_then(Value::as_u64) == Some(u64::from(u32::MAX)) {
                 address.remove(key);

@@ -199,8 +199,7 @@ impl Side<'_> {
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         // A snapshot of the kernel is dearer than the call, so not each call has one: whether those that have no business
         // with the kernel (CHECK, VERSION, an IPAM) kept to that is seen after the last.
-        let touches_links = self.case.plugin == "bridge" || output.status.success();
-        let changes = ["ADD", "DEL"].contains(&call.verb.as_str()) && touches_links;
+        let changes = ["ADD", "DEL"].contains(&call.verb.as_str());
         let snapshot = if is_last || (changes && self.case.plugin != "host-local") {
             let sysctls = is_last || call.verb == "ADD";
             Snapshot::of_all(&self.node, sysctls)?
