@@ -26,6 +26,7 @@ NEEDS := \
 	/usr/sbin/iptables=iptables \
 	/usr/sbin/conntrack=conntrack \
 	/usr/bin/strace=strace \
+	/usr/bin/qemu-system-x86_64=qemu-system-x86 \
 	/usr/bin/containerd=containerd \
 	/usr/sbin/runc=runc \
 	/usr/share/doc/busybox-static=busybox-static \
