@@ -41,7 +41,7 @@ fn run_there(netfilter: bool, tests: &str, count: usize) {
         console.contains("machine: passed") && console.contains(&count),
         "{console}"
     );
-    println!("{console}");
+    eprintln!("{console}");
 }
 
 /// A network of one subnet for all VLANs, so that only these keep pods apart.
