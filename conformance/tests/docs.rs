@@ -313,11 +313,9 @@ fn every_error_code_of_bridge_occurs() {
             8,
             good.clone().verb("ADD").netns("/etc/hostname"),
         );
-        fails(
-            "the kernel refuses this MTU",
-            999,
-            add(&with("mtu", json!(1))),
-        );
+        let mut unreachable = conf.clone();
+        unreachable["ipam"]["routes"] = json!([{"dst": "10.99.0.0/16", "gw": "192.0.2.1"}]);
+        fails("the kernel refuses this route", 999, add(&unreachable));
 
         let result = good.clone().verb("ADD").ok();
         fails("a second time", 101, call(&conf, &pod, "c2").verb("ADD"));
