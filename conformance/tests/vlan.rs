@@ -25,7 +25,6 @@ fn in_a_kernel_that_filters_vlans() {
 }
 
 #[test]
-#[ignore = "DEL of bridge fails without nf_tables: EPROTONOSUPPORT"]
 fn in_a_kernel_without_netfilter() {
     run_there(false, "without_netfilter_all_is_well", 1);
 }
