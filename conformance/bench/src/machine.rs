@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 #[derive(Debug)]
 pub struct Watch {
     start: Ticks,
+    /// Of the last minute before the start, per CPU: also sees those who wait for the kernel's RTNL lock.
+    load_before: f64,
 }
 
 /// CPU time since boot in the kernel's clock ticks, all CPUs together.
@@ -22,9 +24,25 @@ struct Ticks {
 
 impl Watch {
     pub fn start() -> Result<Self> {
+        let load = fs::read_to_string("/proc/loadavg")?;
+        let load: f64 = load
+            .split(' ')
+            .next()
+            .unwrap_or("")
+            .parse()
+            .context("/proc/loadavg")?;
+        let cpus = std::thread::available_parallelism()?;
+        let load_before = load / cpus.get() as f64;
         Ok(Self {
             start: Ticks::now()?,
+            load_before,
         })
+    }
+
+    /// Whether a bound that does not hold may be others' fault: the CPUs were in
+    /// demand before, or shared during, the run.
+    pub fn was_disturbed(&self) -> Result<bool> {
+        Ok(self.load_before > 0.5 || self.others_percent()? > 15)
     }
 
     /// The share of CPU time since the start, in percent, that other programs spent computing. What the kernel does is
@@ -38,12 +56,13 @@ impl Watch {
     }
 }
 
-/// Kernel release, number of CPUs, and [`Watch::others_percent`].
+/// Kernel release, number of CPUs, [`Watch::others_percent`] and [`Watch::was_disturbed`].
 pub fn describe(watch: &Watch) -> Result<Value> {
     Ok(json!({
         "kernel": fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
         "cpus": std::thread::available_parallelism()?,
         "others_percent": watch.others_percent()?,
+        "disturbed": watch.was_disturbed()?,
     }))
 }
 

@@ -119,6 +119,9 @@ fn measure_all(options: &Options, work: &Path) -> Result<ExitCode> {
         .count();
     if options.check && broken > 0 {
         eprintln!("bench: {broken} bounds do not hold or could not be measured");
+        if watch.was_disturbed()? {
+            eprintln!("bench: the machine was busy with other work: run again before believing it");
+        }
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
