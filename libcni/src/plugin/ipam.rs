@@ -135,7 +135,8 @@ impl Ipam {
         }
     }
 
-    /// Frees what no attachment in `valid` holds. `on_empty` as for [`Ipam::del`].
+    /// Frees what no attachment in `valid` holds, and returns it as far as it is known. `on_empty` as for
+    /// [`Ipam::del`].
     ///
     /// # Errors
     /// The IPAM's own.
@@ -144,14 +145,14 @@ impl Ipam {
         call: &Call,
         valid: &[Attachment],
         on_empty: impl FnOnce(),
-    ) -> Result<(), CniError> {
+    ) -> Result<Vec<IpAddr>, CniError> {
         match self {
             Self::InProcess => {
-                let told = |ip| eprintln!("gc: freed {ip}");
-                NetDir::of(&call.node)?.gc(valid, told, on_empty)?;
-                Ok(())
+                let mut freed = Vec::new();
+                NetDir::of(&call.node)?.gc(valid, |ip| freed.push(ip), on_empty)?;
+                Ok(freed)
             }
-            Self::Executable(file) => run(file, Verb::Gc, call),
+            Self::Executable(file) => run(file, Verb::Gc, call).map(|()| Vec::new()),
         }
     }
 

@@ -149,7 +149,7 @@ fn delete(sock: &mut Socket, link: Link) -> Result<Option<Link>, CniError> {
 
 /// The node's neighbour entries for the addresses: on the bridge the port was of, on the configured one, and on
 /// its VLAN interface.
-fn forget_neighbours(
+pub fn forget_neighbours(
     call: &Call,
     host: &mut Socket,
     bridge: Option<u32>,

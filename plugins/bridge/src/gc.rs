@@ -10,6 +10,8 @@ use libcni::spec::Attachment;
 use libcni::spec::error::CniError;
 use nix::errno::Errno;
 
+use crate::del;
+
 /// Frees, goes on past failures, and forwards to the IPAM last.
 pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     let mut gather = Gather::new();
@@ -51,8 +53,9 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
                 last = masquerade::remove_network(&mut netfilter, net);
             }
         });
-        gather.note(outcome);
+        let freed = gather.note(outcome).unwrap_or_default();
         gather.note(last);
+        del::forget_neighbours(call, &mut host, None, &freed, &mut gather);
     }
     gather.finish()
 }
