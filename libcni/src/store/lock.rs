@@ -1,7 +1,7 @@
 //! The network directory's lock: flock(2) on its file `lock`, as the reference takes it, with an end to waiting.
 #![allow(unsafe_code)]
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Once;
@@ -116,7 +116,19 @@ fn holder(file: &File) -> Option<String> {
         nix::sys::stat::minor(meta.dev()),
     );
     let wanted = format!("{major:02x}:{minor:02x}:{}", meta.ino());
-    let locks = fs::read_to_string("/proc/locks").ok()?;
+    // A page of that file is consistent in itself, but not with the next: when a lock in an earlier page goes, a
+    // line slips through between the two.
+    let pid = (0..3).find_map(|_| holding_pid(&wanted))?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"))
+        .unwrap_or_else(|_| "gone by now".to_owned());
+    Some(format!("process {pid} ({})", name.trim_end()))
+}
+
+fn holding_pid(wanted: &str) -> Option<u32> {
+    let mut locks = String::with_capacity(64 * 1024); // whole pages are read, then, not a line each
+    File::open("/proc/locks")
+        .and_then(|mut file| file.read_to_string(&mut locks))
+        .ok()?;
     // "1: FLOCK  ADVISORY  WRITE 1234 fe:00:5678 0 EOF"; a waiter has "->" as its second word.
     let pid = locks.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);
@@ -124,10 +136,7 @@ fn holder(file: &File) -> Option<String> {
         (kind == "FLOCK" && words.next()? == wanted).then_some(pid)
     })?;
     // 0: a process in another PID namespace.
-    let pid: u32 = pid.parse().ok().filter(|pid| *pid > 0)?;
-    let name = fs::read_to_string(format!("/proc/{pid}/comm"))
-        .unwrap_or_else(|_| "gone by now".to_owned());
-    Some(format!("process {pid} ({})", name.trim_end()))
+    pid.parse().ok().filter(|pid| *pid > 0)
 }
 
 #[cfg(test)]

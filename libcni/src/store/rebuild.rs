@@ -9,6 +9,7 @@
 //! inode last written at the same nanosecond, was not made in this boot. No clock is compared, so a
 //! machine that wakes up in 1970 does not lose its pods' addresses. If its address is, against all
 //! expectation, in use in some network namespace, or that cannot be told, it stays.
+use std::cell::OnceCell;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -17,7 +18,7 @@ use super::dir::{Dir, Holder};
 use super::index::{Index, Slot, Stamp, owner_hash};
 use super::live;
 use super::locked::Intent;
-use super::range::{address, number};
+use super::range::number;
 
 /// The new index, and `.podwire` if it can be had. `now` is the directory's stamp before anything was done.
 pub(super) fn rebuild(
@@ -80,13 +81,15 @@ fn build(
 ) -> io::Result<Index> {
     let expected = old.index.map_or(0, Index::len).min(1 << 20); // torn, it says anything
     let mut index = Index::create(side, boot, expected)?;
-    let mut enter = |slot: Slot, legacy| {
-        index.make_room(side, 1)?;
-        index.put(slot, legacy)?;
-        index.mark(slot.address).map(|_| ())
+    let live = OnceCell::new();
+    // Of an earlier boot, and nobody's any more.
+    let is_left_over = |slot: &Slot, ip| {
+        side.is_some() && old.lists(slot) && {
+            let live = live.get_or_init(live::addresses);
+            live.as_ref().is_ok_and(|live| !live.contains(&ip))
+        }
     };
     let mut untouched = true;
-    let mut earlier: Vec<(Slot, bool)> = Vec::new();
     dir.each(|ip, found| {
         untouched = false;
         let Holder::Owner(owner) = found.holder else {
@@ -97,22 +100,13 @@ fn build(
             address: number(ip),
             file: found.mark,
         };
-        if side.is_some() && old.lists(&slot) {
-            earlier.push((slot, owner.is_legacy()));
+        if is_left_over(&slot, ip) && dir.remove(ip).is_ok() {
             return Ok(());
         }
-        enter(slot, owner.is_legacy())
+        index.make_room(side, 1)?;
+        index.put(slot, owner.is_legacy())?;
+        index.mark(slot.address).map(|_| ())
     })?;
-    if !earlier.is_empty() {
-        let live = live::addresses();
-        for (slot, legacy) in earlier {
-            let ip = address(slot.address);
-            let gone = live.as_ref().is_ok_and(|live| !live.contains(&ip));
-            if !gone || dir.remove(ip).is_err() {
-                enter(slot, legacy)?;
-            }
-        }
-    }
     // An address can have been given and freed without a trace in the files.
     if !(old.ends_with_earlier_boot() || untouched && !dir.has_cursor()?) {
         index.set_unseen_history();

@@ -19,7 +19,7 @@ fn memory(owners: u64, pages: u64) -> Index {
 fn all(index: &Index) -> BTreeSet<(u64, u128)> {
     let mut all = BTreeSet::new();
     index
-        .each_owner(|slot| {
+        .each_place(0, u64::MAX, |slot| {
             assert!(all.insert((slot.owner, slot.address)), "twice: {slot:?}");
             Ok(())
         })
