@@ -55,6 +55,6 @@ impl Plugin for Faulty {
     }
 }
 
-fn main() -> std::process::ExitCode {
-    plugin::run::<Faulty>()
+fn main() {
+    std::process::exit(plugin::run::<Faulty>())
 }

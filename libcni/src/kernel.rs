@@ -21,6 +21,7 @@ pub mod conntrack;
 pub mod link;
 pub mod mac;
 pub mod neigh;
+pub mod netconf;
 pub mod netns;
 pub mod nft;
 pub mod process;

@@ -9,12 +9,12 @@ pub mod gather;
 pub mod identity;
 pub mod ipam;
 pub mod signal;
+mod start;
 pub mod suite;
 pub mod undo;
 
 use std::io::Read;
 use std::path::Path;
-use std::process::ExitCode;
 
 pub use gather::Gather;
 pub use undo::Undo;
@@ -26,6 +26,11 @@ use crate::spec::error::{CniError, Code};
 use crate::spec::json::Node;
 use crate::spec::result::CniResult;
 use crate::spec::{Attachment, NetName, Version};
+
+/// Exit statuses.
+const OK: i32 = 0;
+const FAILED: i32 = 1;
+const BAD_USAGE: i32 = 2;
 
 /// The verbs of one plugin. No default methods: a plugin that forgets GC or STATUS does not compile.
 pub trait Plugin {
@@ -161,7 +166,8 @@ impl Call {
 
 /// The whole life of a plugin process.
 #[must_use]
-pub fn run<P: Plugin>() -> ExitCode {
+pub fn run<P: Plugin>() -> i32 {
+    start::prepare();
     if let Some(flag) = std::env::args().nth(1) {
         return about(&P::ABOUT, &flag);
     }
@@ -175,11 +181,11 @@ pub fn run<P: Plugin>() -> ExitCode {
         )
         .with_details("this is a bug; what was done has been undone as far as possible");
         let _ = print(&e.to_json());
-        std::process::exit(1);
+        std::process::exit(FAILED);
     }));
     let (text, status) = match dispatch::<P>() {
-        Ok(text) => (text, ExitCode::SUCCESS),
-        Err(e) => (e.to_json(), ExitCode::FAILURE),
+        Ok(text) => (text, OK),
+        Err(e) => (e.to_json(), FAILED),
     };
     match print(&text) {
         Ok(()) => {
@@ -190,7 +196,7 @@ pub fn run<P: Plugin>() -> ExitCode {
             // The runtime will never know what was made for it.
             undo::run();
             eprintln!("{}: cannot write to stdout: {e}: {text}", P::ABOUT.name);
-            ExitCode::FAILURE
+            FAILED
         }
     }
 }
@@ -292,7 +298,7 @@ fn banner(about: &About) -> String {
 }
 
 /// `--help` and `--version`, for people.
-fn about(about: &About, flag: &str) -> ExitCode {
+fn about(about: &About, flag: &str) -> i32 {
     let text = match flag {
         "--version" | "-V" => format!("{} {} (podwire)\n", about.name, env!("CARGO_PKG_VERSION")),
         "--help" | "-h" => format!(
@@ -311,11 +317,11 @@ fn about(about: &About, flag: &str) -> ExitCode {
         ),
         _ => {
             eprintln!("{}: unknown argument {flag:?}; try --help", about.name);
-            return ExitCode::from(2);
+            return BAD_USAGE;
         }
     };
     match print(&text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => OK,
+        Err(_) => FAILED,
     }
 }

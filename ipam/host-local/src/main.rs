@@ -1,13 +1,14 @@
 //! `host-local`: addresses of a node's own ranges, one file per reservation. CNI 1.1.0. See docs/host-local.md.
 //!
 //! A shell around [`libcni::store`], which `bridge` calls without executing this.
+#![cfg_attr(not(test), no_main)]
 
 mod verbs;
 
-use libcni::plugin::{self, About, Call, Plugin};
+use libcni::plugin::{About, Call, Plugin};
 use libcni::spec::{Attachment, CniError, CniResult, Version};
 
-libcni::suite_note!("host-local");
+libcni::plugin_main!(HostLocal, "host-local");
 
 struct HostLocal;
 
@@ -33,8 +34,4 @@ impl Plugin for HostLocal {
     fn status(call: &Call) -> Result<(), CniError> {
         verbs::status(call)
     }
-}
-
-fn main() -> std::process::ExitCode {
-    plugin::run::<HostLocal>()
 }

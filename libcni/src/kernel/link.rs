@@ -3,7 +3,7 @@
 mod read;
 mod write;
 
-pub use read::{BridgePort, Link, get, get_index, list, wait_up};
+pub use read::{BridgePort, Link, get, get_index, list, query, wait_up};
 pub use write::{
     VethSpec, bridge, del, down, set_alias, set_arp_notify, set_bridge_port, set_mac, set_master,
     set_mtu, set_promisc, up, up_then_arp_notify, veth, veth_echoed,

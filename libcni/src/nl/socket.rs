@@ -113,8 +113,17 @@ impl Socket {
     /// Like [`Socket::run`] with every message's own outcome, in order. The outer error is a socket
     /// that failed: then nothing is known about any of them.
     pub fn run_all(&mut self, batch: &Batch) -> Result<Vec<Result<(), NlError>>, NlError> {
+        self.exchange_all(batch, |_, _| {})
+    }
+
+    /// [`Socket::run_all`] and [`Socket::exchange`] in one.
+    pub fn exchange_all(
+        &mut self,
+        batch: &Batch,
+        mut each: impl FnMut(usize, Reply<'_>),
+    ) -> Result<Vec<Result<(), NlError>>, NlError> {
         let mut outcomes = vec![Ok(()); batch.len()];
-        for (index, error) in self.transact(batch, &mut |_, _| {})? {
+        for (index, error) in self.transact(batch, &mut each)? {
             if let Some(outcome) = outcomes.get_mut(index) {
                 *outcome = Err(error);
             }

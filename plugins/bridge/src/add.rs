@@ -2,7 +2,7 @@
 
 use libcni::firewall::masquerade;
 use libcni::kernel::nft::Netfilter;
-use libcni::kernel::{link, route};
+use libcni::kernel::route;
 use libcni::nl::{ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
 use libcni::plugin::{Call, Undo, signal};
@@ -12,6 +12,7 @@ use libcni::store::Lease;
 
 use crate::conf::{Conf, Mtu};
 use crate::plan::{self, Layer3};
+use crate::settle::settle;
 use crate::{bridge, gateway, pod, veth};
 
 /// Attaches the pod.
@@ -66,16 +67,20 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
         None => Layer3::default(),
     };
     let mut pod = pod::configure(&conf, netns, &veth, &layer3, reused)?;
-    if !conf.disable_container_interface {
-        link::wait_up(&mut host, veth.host.index, bridge::UP_MS)?;
-    }
-    let vlan_gateway = gateway::ensure(&mut host, &conf, &bridge, &layer3)?;
-    let bridge = bridge::settled(&mut host, &conf, &bridge)?;
+    let port = veth.host.index;
+    let vlan_gateway = gateway::ensure(&mut host, &conf, &bridge, port, &layer3)?;
     if let Some(ipam) = ipam.as_ref().filter(|_| conf.ip_masq) {
         masquerade(call, ipam, &layer3, &mut netfilter, &mut undo)?;
     }
-    let gateway = vlan_gateway.as_ref().unwrap_or(&bridge);
-    gateway::learn(&mut host, gateway, &layer3, veth.pod_mac, &mut undo)?;
+    let bridge = settle(
+        &mut host,
+        &conf,
+        &bridge,
+        &veth,
+        vlan_gateway.as_ref(),
+        &layer3,
+        &mut undo,
+    )?;
     if reused {
         pod.announce(&layer3, &mut netfilter)?;
     }

@@ -85,15 +85,3 @@ pub fn accept_no_ra(link: &Link) -> Result<(), CniError> {
     }
     Ok(())
 }
-
-/// The bridge at the end of ADD. Waits for a bridge that has just got its first port to be up itself: until then
-/// it drops what the node sends. And a bridge that was never given a MAC (made by the reference for layer 2, or
-/// by an administrator) has taken over the lowest of its ports'.
-pub fn settled(host: &mut Socket, conf: &Conf, bridge: &Link) -> Result<Link, CniError> {
-    let now = if conf.disable_container_interface {
-        link::get_index(host, bridge.index)?
-    } else {
-        Some(link::wait_up(host, bridge.index, UP_MS)?)
-    };
-    Ok(now.unwrap_or_else(|| bridge.clone()))
-}

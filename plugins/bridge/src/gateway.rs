@@ -1,13 +1,11 @@
-//! The pods' gateway on the node: addresses of the bridge (or of its VLAN interface) and forwarding.
+//! The pods' gateway on the node: addresses of the bridge, or of its VLAN interface.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use libcni::kernel::link::{self, Link};
-use libcni::kernel::mac::Mac;
-use libcni::kernel::{addr, neigh, sysctl};
-use libcni::nl::{Batch, NlError, ROUTE, Socket};
-use libcni::plugin::Undo;
+use libcni::kernel::{addr, neigh};
+use libcni::nl::{Batch, NlError, Socket};
 use libcni::spec::error::CniError;
 use nix::errno::Errno;
 
@@ -17,12 +15,12 @@ use crate::plan::Layer3;
 use crate::pod::LOCAL_MS;
 use crate::vlan;
 
-/// Puts the gateway addresses in place and switches forwarding on. Returns the VLAN interface that holds
-/// them, if that is not the bridge.
+/// Puts the gateway addresses in place. Returns the VLAN interface that holds them, if that is not the bridge.
 pub fn ensure(
     host: &mut Socket,
     conf: &Conf,
     bridge: &Link,
+    port: u32,
     layer3: &Layer3,
 ) -> Result<Option<Link>, CniError> {
     if !conf.is_gateway || layer3.addresses.is_empty() {
@@ -35,27 +33,31 @@ pub fn ensure(
     };
     let link = vlan_link.as_ref().unwrap_or(bridge);
     let held = addr::list(host, link.index)?;
+    let mut added_v6 = Vec::new();
     for &gateway in &layer3.gateways {
-        ensure_address(host, conf, link, &held, gateway)?;
+        if ensure_address(host, conf, link, &held, gateway)? && gateway.is_ipv6() {
+            added_v6.push(gateway.ip());
+        }
     }
-    if layer3.has_v4() {
-        forward("/proc/sys/net/ipv4/ip_forward")?;
-    }
-    if layer3.has_v6() {
-        forward("/proc/sys/net/ipv6/conf/all/forwarding")?;
+    if !added_v6.is_empty() {
+        // IPv6 does nothing before the link is up, which the bridge's first port makes it.
+        link::wait_up(host, port, UP_MS)?;
+        link::wait_up(host, link.index, UP_MS)?;
+        addr::wait_local(host, &added_v6, LOCAL_MS)?;
     }
     Ok(vlan_link)
 }
 
+/// True if it was not there.
 fn ensure_address(
     host: &mut Socket,
     conf: &Conf,
     link: &Link,
     held: &[addr::Addr],
     gateway: IpNetwork,
-) -> Result<(), CniError> {
+) -> Result<bool, CniError> {
     if held.iter().any(|a| a.net == gateway) {
-        return Ok(());
+        return Ok(false);
     }
     let mut batch = Batch::new();
     for other in held.iter().filter(|a| conflicts(a.net, gateway)) {
@@ -89,11 +91,7 @@ fn ensure_address(
             other => other?,
         }
     }
-    if gateway.is_ipv6() {
-        link::wait_up(host, link.index, UP_MS)?; // IPv6 does nothing before
-        addr::wait_local(host, &[gateway.ip()], LOCAL_MS)?;
-    }
-    Ok(())
+    Ok(true)
 }
 
 /// An IPv4 address of any other network; IPv6 ones if their subnets overlap. (One network's own gateways are added
@@ -106,38 +104,6 @@ fn conflicts(held: IpNetwork, wanted: IpNetwork) -> bool {
         }
         _ => false,
     }
-}
-
-/// Tells the node the pod's MAC: an entry of the address's last owner would be believed for seconds.
-pub fn learn(
-    host: &mut Socket,
-    gateway: &Link,
-    layer3: &Layer3,
-    pod_mac: Mac,
-    undo: &mut Undo,
-) -> Result<(), CniError> {
-    let mut batch = Batch::new();
-    let mut known = Vec::new();
-    for ip in layer3.addresses.iter().map(|a| a.ip()) {
-        if layer3.gateways.iter().any(|g| g.contains(ip)) {
-            let entry = neigh::replace(gateway.index, ip, pod_mac, neigh::State::Reachable);
-            batch.push(entry);
-            known.push(ip);
-        }
-    }
-    let index = gateway.index;
-    undo.push("forget the pod's MAC", move || {
-        let forget = || forget(&mut Socket::open(ROUTE)?, index, &known);
-        forget().map_err(|e| e.to_string())
-    });
-    for outcome in host.run_all(&batch)? {
-        match outcome {
-            // The table is full (`gc_thresh3`, for all namespaces together): then it holds no old entry either.
-            Err(e) if e.is(Errno::ENOBUFS) => eprintln!("bridge: {e}"),
-            other => other?,
-        }
-    }
-    Ok(())
 }
 
 /// Removes the node's neighbour entries for addresses on a link.
@@ -154,8 +120,4 @@ pub fn forget(host: &mut Socket, index: u32, ips: &[IpAddr]) -> Result<(), NlErr
         }
     }
     Ok(())
-}
-
-fn forward(file: &str) -> Result<(), CniError> {
-    Ok(sysctl::ensure(file, "1")?)
 }

@@ -1,5 +1,6 @@
 //! `bridge`: one veth pair per attachment, the host end a port of a Linux bridge. CNI 1.1.0.
 //! Keys, files and errors: docs/bridge.md.
+#![cfg_attr(not(test), no_main)]
 
 mod add;
 mod bridge;
@@ -10,14 +11,15 @@ mod gateway;
 mod gc;
 mod plan;
 mod pod;
+mod settle;
 mod status;
 mod veth;
 mod vlan;
 
-use libcni::plugin::{self, About, Call, Plugin};
+use libcni::plugin::{About, Call, Plugin};
 use libcni::spec::{Attachment, CniError, CniResult, Version};
 
-libcni::suite_note!("bridge");
+libcni::plugin_main!(Bridge, "bridge");
 
 struct Bridge;
 
@@ -43,8 +45,4 @@ impl Plugin for Bridge {
     fn status(call: &Call) -> Result<(), CniError> {
         status::status(call)
     }
-}
-
-fn main() -> std::process::ExitCode {
-    plugin::run::<Bridge>()
 }

@@ -1,11 +1,12 @@
 //! `loopback`: sets `lo` of the pod up. CNI 1.1.0. See docs/loopback.md.
+#![cfg_attr(not(test), no_main)]
 
 mod verbs;
 
-use libcni::plugin::{self, About, Call, Plugin};
+use libcni::plugin::{About, Call, Plugin};
 use libcni::spec::{Attachment, CniError, CniResult, Version};
 
-libcni::suite_note!("loopback");
+libcni::plugin_main!(Loopback, "loopback");
 
 struct Loopback;
 
@@ -31,8 +32,4 @@ impl Plugin for Loopback {
     fn status(_call: &Call) -> Result<(), CniError> {
         Ok(())
     }
-}
-
-fn main() -> std::process::ExitCode {
-    plugin::run::<Loopback>()
 }

@@ -112,7 +112,7 @@ pub fn wait_up<'a>(
         link.ok_or_else(|| NlError::new(format!("wait for {dev}"), Errno::ENODEV as i32))
     };
     let mut link = present(get_dev(sock, dev)?)?;
-    if link.operstate == OPER_UP {
+    if link.is_operational() {
         return Ok(link);
     }
     sock.subscribe(GROUP_LINK)?;
@@ -120,7 +120,7 @@ pub fn wait_up<'a>(
         // Asked after subscribing, so that nothing falls in between. Events only say when to ask
         // again, which is also right when some were dropped.
         link = match get_dev(sock, dev).and_then(present) {
-            Ok(link) if link.operstate == OPER_UP => break Ok(link),
+            Ok(link) if link.is_operational() => break Ok(link),
             Ok(link) => link,
             Err(e) => break Err(e),
         };
@@ -166,11 +166,15 @@ fn not_up(link: &Link, deadline_ms: u32) -> NlError {
     )
 }
 
-fn get_dev(sock: &mut Socket, dev: Dev<'_>) -> Result<Option<Link>, NlError> {
-    let message = dev
+/// Asks for a link within a batch; [`Link::from_reply`] reads the answer.
+pub fn query<'a>(dev: impl Into<Dev<'a>>) -> Message {
+    dev.into()
         .message(RTM_GETLINK, 0, "look up", 0, 0)
-        .u32(IFLA_EXT_MASK, SKIP_STATS);
-    match sock.get(message) {
+        .u32(IFLA_EXT_MASK, SKIP_STATS)
+}
+
+fn get_dev(sock: &mut Socket, dev: Dev<'_>) -> Result<Option<Link>, NlError> {
+    match sock.get(query(dev)) {
         Ok(reply) => Ok(Link::from_reply(reply)),
         Err(e) if e.is(Errno::ENODEV) => Ok(None),
         Err(e) => Err(e),
@@ -190,6 +194,11 @@ impl Link {
     /// Is it administratively up (`IFF_UP`)?
     pub fn is_up(&self) -> bool {
         self.flags & IFF_UP != 0
+    }
+
+    /// Does it work (RFC 2863)? For a bridge port: does it forward (unless spanning tree is on)? See [`wait_up`].
+    pub fn is_operational(&self) -> bool {
+        self.operstate == OPER_UP
     }
 
     /// Was it made promiscuous by an administrator (`IFF_PROMISC`)? Sniffers and bridges count in
