@@ -137,7 +137,11 @@ impl Call {
     pub fn netns_if_alive(&self) -> Result<Option<&Netns>, CniError> {
         match &self.netns {
             Ok(netns) => Ok(Some(netns)),
-            Err(NetnsError::Missing { .. } | NetnsError::NotNetns { .. }) => Ok(None),
+            Err(
+                NetnsError::Missing { .. }
+                | NetnsError::NotNetns { .. }
+                | NetnsError::OtherKind { .. },
+            ) => Ok(None),
             Err(e) => Err(self.bad_netns(e)),
         }
     }

@@ -1,6 +1,8 @@
 //! A node that is not as it should be.
 
 use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use testkit::{Pod, in_netns, sh};
@@ -18,6 +20,7 @@ fn namespace_gone() {
             ("/run/netns/never", "never"),
             ("/run/netns/file", "file"),
             ("/run/netns", "/run/netns"),
+            ("/proc/self/ns/mnt", "another kind"),
             ("relative", "relative"),
         ];
         for (path, words) in cases {
@@ -283,6 +286,59 @@ fn the_kernel_refuses() {
             &want(&[7, 999], "10.0.0.0/8", "ENETUNREACH"),
         );
         ground.next_works("route", &good);
+        ground.finish();
+    });
+}
+
+/// The runtime that would read the result is gone: nothing may stay that nobody knows of.
+#[test]
+fn nobody_reads_the_result() {
+    in_netns(|| {
+        let mut ground = Ground::new();
+        let conf = ground.node.conf(json!({ "ipMasq": true }));
+        let mut command = ground.call("ADD", &conf).command();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let text = conf.to_string();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        assert_eq!(
+            child.wait().unwrap().code(),
+            Some(1),
+            "an error, not a signal"
+        );
+        ground.clean("after the undo");
+        ground.finish();
+    });
+}
+
+/// With standard descriptors closed, none of the plugin's own sockets and files may come to stand there: its
+/// result would be written into them.
+#[test]
+fn standard_descriptors_closed() {
+    in_netns(|| {
+        let mut ground = Ground::new();
+        let conf = ground.node.conf(json!({}));
+        let file = ground.node.dir.join("network.json");
+        fs::write(&file, conf.to_string()).unwrap();
+        for closed in ["1>&-", "1>&- 2>&-"] {
+            for verb in ["ADD", "DEL"] {
+                let plugin = ground.call(verb, &conf).command();
+                let mut shell = Command::new("sh");
+                shell.env_clear();
+                shell.envs(plugin.get_envs().filter_map(|(k, v)| Some((k, v?))));
+                let program = plugin.get_program().to_str().unwrap();
+                let line = format!("exec {program} < {} {closed}", file.display());
+                let out = shell.args(["-c", &line]).output().unwrap();
+                assert!(out.status.success(), "{verb} {closed}: {out:?}");
+            }
+            ground.clean(closed);
+        }
         ground.finish();
     });
 }

@@ -2,22 +2,27 @@
 //!
 //! A netlink socket belongs to the namespace it was opened in, so a visit is short: enter, open a
 //! [`crate::nl::Socket`], return. Source: namespaces(7), setns(2), `include/uapi/linux/magic.h`.
+#![allow(unsafe_code)]
 
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, statfs};
 use thiserror::Error;
 
 use crate::spec::error::{CniError, Code};
+
+/// `_IO(0xb7, 0x3)`, `include/uapi/linux/nsfs.h`.
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
 /// A network namespace somebody else keeps (a container runtime's `CNI_NETNS`), held open, and the way
 /// back from it.
@@ -46,6 +51,12 @@ pub enum NetnsError {
         /// The file system's magic number (`statfs.f_type`).
         magic: u64,
     },
+    /// It is a namespace, but of mounts, processes, ...
+    #[error("{path:?} is a namespace of another kind, not a network namespace")]
+    OtherKind {
+        /// As given.
+        path: PathBuf,
+    },
     /// The kernel refused a step.
     #[error("{step} {path:?}: {source}")]
     Io {
@@ -73,7 +84,7 @@ pub fn come_home() -> io::Result<()> {
 // === impl Netns ===
 
 impl Netns {
-    /// Opens the namespace at a path (`/run/netns/NAME`, `/proc/PID/ns/net`). Three system calls.
+    /// Opens the namespace at a path (`/run/netns/NAME`, `/proc/PID/ns/net`). Four system calls.
     ///
     /// The file system is looked at first, as the reference does: opening blindly would wait for ever on
     /// a FIFO.
@@ -98,6 +109,9 @@ impl Netns {
             Some(Errno::ENOENT | Errno::ESRCH) => NetnsError::Missing { path: path.into() },
             _ => failed("open", path, e),
         })?;
+        if !may_be_netns(&there) {
+            return Err(NetnsError::OtherKind { path: path.into() });
+        }
         let own = Path::new("/proc/thread-self/ns/net");
         let here = File::open(own).map_err(|e| failed("open", own, e))?;
         Ok(Self {
@@ -157,6 +171,13 @@ impl AsFd for Netns {
     }
 }
 
+/// False if the kernel says that it is another kind of namespace; before 4.11 it says nothing.
+fn may_be_netns(file: &File) -> bool {
+    // SAFETY: NS_GET_NSTYPE takes no argument and returns a number (ioctl_ns(2)).
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+    kind < 0 || kind == libc::CLONE_NEWNET
+}
+
 fn inode(file: &File) -> io::Result<(u64, u64)> {
     file.metadata().map(|m| (m.dev(), m.ino()))
 }
@@ -179,6 +200,9 @@ impl From<NetnsError> for CniError {
             }
             NetnsError::NotNetns { .. } => {
                 "not a network namespace: a file left behind by an unmount? Remove it"
+            }
+            NetnsError::OtherKind { .. } => {
+                "give the path of the pod's network namespace, as in /proc/PID/ns/net"
             }
             NetnsError::Io { .. } => "entering a namespace needs CAP_SYS_ADMIN",
         };
