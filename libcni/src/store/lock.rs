@@ -156,7 +156,7 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(5));
         let me = format!("process {} (", std::process::id());
         assert!(error.to_string().contains(&me), "{error}");
-        drop(held);
+        held.unlock().unwrap(); // closing alone waits for children just being started by other tests
         lock(&file, &path, Duration::from_millis(150)).unwrap();
     }
 
@@ -175,7 +175,7 @@ mod tests {
             {
                 std::thread::yield_now();
             }
-            drop(held);
+            held.unlock().unwrap();
             waiter.join().unwrap().unwrap();
         });
     }
