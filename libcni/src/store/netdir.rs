@@ -1,18 +1,31 @@
 //! A network's directory and the verbs on it.
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::StoreError;
-use super::dir::Dir;
+use super::dir::{Dir, Holder};
 use super::locked::{Intent, Locked};
 use crate::spec::conf::network_name;
 use crate::spec::error::CniError;
 use crate::spec::json::{Fields, Node};
-use crate::spec::{Attachment, NetName};
+use crate::spec::{Attachment, ContainerId, IfName, NetName};
 
 /// Where the reference keeps reservations if `ipam.dataDir` does not say.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
+
+/// One reserved address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// The address.
+    pub ip: IpAddr,
+    /// Whose.
+    pub container_id: ContainerId,
+    /// For which of its interfaces; missing in files of old releases of the reference.
+    pub ifname: Option<IfName>,
+    /// When it was made, by the machine's clock.
+    pub since: SystemTime,
+}
 
 /// The directory of one network's reservations. It need not exist.
 #[derive(Debug, Clone)]
@@ -136,6 +149,39 @@ impl NetDir {
         };
         let held = Locked::open(self, dir, Intent::Look)?.held(attachment)?;
         Ok(held.into_iter().map(|(ip, _)| ip).collect())
+    }
+
+    /// Every reservation, from the files and without the lock: who came or went meanwhile may be missing or
+    /// listed. Torn files, and what is no reservation, are not. The cost grows with their number.
+    ///
+    /// # Errors
+    /// The directory, or a file in it, cannot be read.
+    pub fn reservations(&self) -> Result<Vec<Reservation>, StoreError> {
+        let Some(dir) = Dir::open(&self.path)? else {
+            return Ok(Vec::new());
+        };
+        let mut all = Vec::new();
+        let listed = dir.each(|ip, found| {
+            let Holder::Owner(owner) = found.holder else {
+                return Ok(());
+            };
+            let written = dir
+                .path_of(ip)
+                .symlink_metadata()
+                .and_then(|m| m.modified());
+            // Freed a moment ago, otherwise.
+            if let (Some((container_id, ifname)), Ok(since)) = (owner.parts(), written) {
+                all.push(Reservation {
+                    ip,
+                    container_id,
+                    ifname,
+                    since,
+                });
+            }
+            Ok(())
+        });
+        listed.map_err(|e| StoreError::io("list", &self.path, e))?;
+        Ok(all)
     }
 
     /// CHECK: the attachment must hold at least one address.

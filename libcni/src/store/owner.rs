@@ -1,5 +1,5 @@
 //! What a reservation file says: whose the address is.
-use crate::spec::{Attachment, ContainerId};
+use crate::spec::{Attachment, ContainerId, IfName};
 
 /// Content of a reservation file, surrounding white space removed, as the reference compares it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +41,17 @@ impl Owner {
         !self.0.windows(2).any(|two| two == LINE_BREAK.as_bytes())
     }
 
+    /// Container ID and interface name, the latter missing in the old form; None where they are not what
+    /// anybody's ADD could have written.
+    pub(super) fn parts(&self) -> Option<(ContainerId, Option<IfName>)> {
+        let text = str::from_utf8(&self.0).ok()?;
+        let (id, ifname) = match text.split_once(LINE_BREAK) {
+            Some((id, ifname)) => (id, Some(IfName::parse(ifname).ok()?)),
+            None => (text, None),
+        };
+        Some((ContainerId::parse(id).ok()?, ifname))
+    }
+
     /// For messages: `<container ID> <ifname>`.
     pub(super) fn shown(&self) -> String {
         String::from_utf8_lossy(&self.0).replace(LINE_BREAK, " ")
@@ -50,7 +61,6 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::IfName;
 
     #[test]
     fn bytes_of_the_reference() {
@@ -66,10 +76,16 @@ mod tests {
             ]
         );
         assert!(!owner.is_legacy());
+        let (id, ifname) = owner.parts().unwrap();
+        assert_eq!(
+            (id.as_str(), ifname),
+            ("cont1", Some(attachment.ifname.clone()))
+        );
         assert_eq!(Owner::read(b" cont1\r\neth0\n"), Some(owner));
         let legacy = Owner::read(b"cont1\n").unwrap();
         assert_eq!(legacy, Owner::legacy(&attachment.container_id));
         assert!(legacy.is_legacy());
+        assert_eq!(legacy.parts().unwrap().1, None);
     }
 
     #[test]

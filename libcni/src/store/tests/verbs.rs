@@ -561,3 +561,35 @@ fn without_unnamed_files() {
     assert!(!net.dir().join(".podwire/new").exists());
     assert_eq!(net.del("slow"), ["10.1.2.3", "10.1.2.4"]);
 }
+
+#[test]
+fn all_reservations_are_listed() {
+    let net = Net::new(DUAL);
+    assert_eq!(net.conf().dir.reservations().unwrap(), []);
+    net.add("a").unwrap();
+    fs::write(net.dir().join("10.1.2.9"), b"old-one").unwrap();
+    fs::write(net.dir().join("10.1.2.10"), b"").unwrap();
+    fs::write(net.dir().join("10.1.2.11"), b"../etc\r\neth0").unwrap();
+    let since = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let file = fs::File::open(net.dir().join("10.1.2.9")).unwrap();
+    file.set_modified(since).unwrap();
+    let mut all = net.conf().dir.reservations().unwrap();
+    all.sort_by_key(|r| r.ip);
+    let shown: Vec<_> = all
+        .iter()
+        .map(|r| {
+            (
+                r.ip.to_string(),
+                r.container_id.as_str(),
+                r.ifname.is_some(),
+            )
+        })
+        .collect();
+    let wanted = [
+        ("10.1.2.2".to_owned(), "a", true),
+        ("10.1.2.9".to_owned(), "old-one", false),
+        ("fd00:1::2".to_owned(), "a", true),
+    ];
+    assert_eq!(shown, wanted);
+    assert_eq!(all[1].since, since);
+}
