@@ -35,7 +35,7 @@ mod dir;
 mod error;
 mod gc;
 mod index;
-mod live;
+pub mod live;
 mod lock;
 mod locked;
 mod netdir;

@@ -1,6 +1,6 @@
-//! Which addresses are in use in some network namespace of this machine.
+//! Which addresses are in use in some network namespace of this machine, and which namespaces somebody is in.
 //!
-//! Only asked once per boot, and only if an earlier one left reservations.
+//! Asked once per boot, if an earlier one left reservations, and by whoever collects what nobody owns any more.
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -12,61 +12,78 @@ use std::path::PathBuf;
 use nix::ifaddrs::getifaddrs;
 use nix::sched::{CloneFlags, setns};
 
-/// Addresses of this network namespace, of every one that is pinned by a mount, and of every one a process
-/// we may look at is in.
+/// Namespaces that were looked into, this one included.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Inodes of the namespaces (`stat -L -c %i /run/netns/NAME`).
+    pub namespaces: BTreeSet<u64>,
+    /// The addresses in them.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
+/// Which namespaces count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Those that a process we may look at is in.
+    Occupied,
+    /// Also those that are pinned by a mount.
+    All,
+}
+
+/// Looks into this network namespace and all others that count. Only the calling thread moves, and comes back.
 ///
 /// # Errors
 /// Some pinned namespace could not be looked into: then nothing may be concluded from what is missing.
-pub(super) fn addresses() -> io::Result<BTreeSet<IpAddr>> {
+pub fn look(which: Which) -> io::Result<Live> {
     let home = File::open("/proc/thread-self/ns/net")?;
     // If we may not come back, do not leave.
     setns(&home, CloneFlags::CLONE_NEWNET)?;
-    let mut seen = BTreeSet::from([home.metadata()?.ino()]);
-    let mut live = BTreeSet::new();
-    collect(&mut live)?;
-    for path in pinned(&fs::read("/proc/self/mountinfo")?) {
-        match File::open(&path) {
-            Ok(ns) => visit(&home, &ns, &mut seen, &mut live)?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
+    let mut live = Live::default();
+    live.namespaces.insert(home.metadata()?.ino());
+    live.collect()?;
+    if which == Which::All {
+        for path in pinned(&fs::read("/proc/self/mountinfo")?) {
+            match File::open(&path) {
+                Ok(ns) => live.visit(&home, &ns)?,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
         }
     }
     for process in fs::read_dir("/proc")?.flatten() {
         // Another user's process, or gone: its namespace is none of our pods'.
         if let Ok(ns) = File::open(process.path().join("ns/net")) {
-            let _ = visit(&home, &ns, &mut seen, &mut live);
+            let _ = live.visit(&home, &ns);
         }
     }
     Ok(live)
 }
 
-fn visit(
-    home: &File,
-    ns: &File,
-    seen: &mut BTreeSet<u64>,
-    live: &mut BTreeSet<IpAddr>,
-) -> io::Result<()> {
-    if !seen.insert(ns.metadata()?.ino()) {
-        return Ok(());
+impl Live {
+    fn visit(&mut self, home: &File, ns: &File) -> io::Result<()> {
+        if !self.namespaces.insert(ns.metadata()?.ino()) {
+            return Ok(());
+        }
+        setns(ns, CloneFlags::CLONE_NEWNET)?;
+        let collected = self.collect();
+        if setns(home, CloneFlags::CLONE_NEWNET).is_err() {
+            // It worked a moment ago. Going on in a pod's namespace as if it were the host's must not happen.
+            std::process::abort();
+        }
+        collected
     }
-    setns(ns, CloneFlags::CLONE_NEWNET)?;
-    let collected = collect(live);
-    if setns(home, CloneFlags::CLONE_NEWNET).is_err() {
-        // It worked a moment ago. Going on in a pod's namespace as if it were the host's must not happen.
-        std::process::abort();
-    }
-    collected
-}
 
-fn collect(live: &mut BTreeSet<IpAddr>) -> io::Result<()> {
-    for interface in getifaddrs()? {
-        let Some(address) = interface.address else {
-            continue;
-        };
-        live.extend(address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip())));
-        live.extend(address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())));
+    fn collect(&mut self) -> io::Result<()> {
+        for interface in getifaddrs()? {
+            let Some(address) = interface.address else {
+                continue;
+            };
+            let v4 = address.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+            let v6 = address.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+            self.addresses.extend(v4.into_iter().chain(v6));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Mount points of network namespaces. A line of proc_pid_mountinfo(5):

@@ -85,8 +85,9 @@ fn build(
     // Of an earlier boot, and nobody's any more.
     let is_left_over = |slot: &Slot, ip| {
         side.is_some() && old.lists(slot) && {
-            let live = live.get_or_init(live::addresses);
-            live.as_ref().is_ok_and(|live| !live.contains(&ip))
+            let live = live.get_or_init(|| live::look(live::Which::All));
+            live.as_ref()
+                .is_ok_and(|live| !live.addresses.contains(&ip))
         }
     };
     let mut untouched = true;
