@@ -20,6 +20,7 @@ pub use gather::Gather;
 pub use undo::Undo;
 
 use crate::kernel::netns::{Netns, NetnsError};
+use crate::record;
 use crate::spec::args::{self, CallEnv, Invocation, ProcessEnv, Verb};
 use crate::spec::conf::{self, NetConf};
 use crate::spec::error::{CniError, Code};
@@ -175,6 +176,7 @@ pub fn run<P: Plugin>() -> i32 {
     if let Some(flag) = std::env::args().nth(1) {
         return about(&P::ABOUT, &flag);
     }
+    record::begin(P::ABOUT.name);
     signal::install();
     #[allow(clippy::exit)] // the way out of a panic that does not unwind
     std::panic::set_hook(Box::new(|info| {
@@ -185,23 +187,27 @@ pub fn run<P: Plugin>() -> i32 {
         )
         .with_details("this is a bug; what was done has been undone as far as possible");
         let _ = print(&e.to_json());
+        record::end(Err(&e));
         std::process::exit(FAILED);
     }));
-    let (text, status) = match dispatch::<P>() {
-        Ok(text) => (text, OK),
-        Err(e) => (e.to_json(), FAILED),
+    let (text, mut outcome) = match dispatch::<P>() {
+        Ok(text) => (text, Ok(())),
+        Err(e) => (e.to_json(), Err(e)),
     };
     match print(&text) {
-        Ok(()) => {
-            undo::forget();
-            status
-        }
+        Ok(()) => undo::forget(),
         Err(e) => {
             // The runtime will never know what was made for it.
             undo::run();
-            eprintln!("{}: cannot write to stdout: {e}: {text}", P::ABOUT.name);
-            FAILED
+            let why = format!("cannot write to stdout: {e}: {text}");
+            eprintln!("{}: {why}", P::ABOUT.name);
+            outcome = Err(CniError::new(Code::Io, why));
         }
+    }
+    record::end(outcome.as_ref().copied());
+    match outcome {
+        Ok(()) => OK,
+        Err(_) => FAILED,
     }
 }
 
@@ -231,7 +237,12 @@ fn dispatch<P: Plugin>() -> Result<String, CniError> {
     };
     let stdin = read_stdin()?;
     let node = conf::decode(&stdin)?;
+    let recorded = record::configure(&node);
     let conf = NetConf::read(&node, env.verb, P::ABOUT.versions)?;
+    // As for all other keys: a config that went wrong since ADD must not keep anything reserved.
+    if env.verb != Verb::Del {
+        recorded?;
+    }
     let netns = Netns::open(Path::new(env.netns.as_deref().unwrap_or_default()));
     if let Ok(netns) = &netns
         && !env.netns_override

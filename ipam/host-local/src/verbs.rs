@@ -1,34 +1,46 @@
 //! Each verb as a call of the store.
 use libcni::plugin::Call;
+use libcni::record;
 use libcni::spec::{Attachment, CniError, CniResult, Code};
 use libcni::store::{IpamConf, NetDir};
 
 /// Reserves.
 pub(crate) fn add(call: &Call) -> Result<CniResult, CniError> {
-    Ok(conf(call)?.add(call.attachment()?)?.result)
+    let conf = conf(call)?;
+    record::phase("lease");
+    Ok(conf.add(call.attachment()?)?.result)
 }
 
 /// Frees. The ranges may have become invalid since ADD; only the directory counts.
 pub(crate) fn del(call: &Call) -> Result<(), CniError> {
-    NetDir::of(&call.node)?.release(call.attachment()?, || ())?;
+    let dir = NetDir::of(&call.node)?;
+    record::phase("lease");
+    dir.release(call.attachment()?, || ())?;
     Ok(())
 }
 
 /// Looks.
 pub(crate) fn check(call: &Call) -> Result<(), CniError> {
-    Ok(conf(call)?.dir.check(call.attachment()?)?)
+    let conf = conf(call)?;
+    record::phase("lease");
+    Ok(conf.dir.check(call.attachment()?)?)
 }
 
 /// Frees what nobody valid holds.
 pub(crate) fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     let told = |ip| eprintln!("gc: freed {ip}");
-    NetDir::of(&call.node)?.gc(valid, told, || ())?;
+    let dir = NetDir::of(&call.node)?;
+    record::phase("lease");
+    dir.gc(valid, told, || ())?;
     Ok(())
 }
 
 /// A config that ADD would refuse makes the plugin unavailable, too.
 pub(crate) fn status(call: &Call) -> Result<(), CniError> {
-    let status = conf(call).and_then(|conf| Ok(conf.status()?));
+    let status = conf(call).and_then(|conf| {
+        record::phase("lease");
+        Ok(conf.status()?)
+    });
     status.map_err(|error| CniError {
         code: Code::NotAvailable,
         ..error

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::signal;
 use crate::kernel::process::{self, Ended, Environment, Output};
+use crate::record;
 use crate::spec::Verb;
 use crate::spec::error::{CniError, Code};
 use crate::spec::json::Node;
@@ -74,12 +75,14 @@ pub fn exec(file: &Path, verb: Verb, stdin: &[u8]) -> Result<Vec<u8>, CniError> 
     }
     // One that we stopped did not fail by itself.
     signal::check()?;
-    Err(failure(file, &output))
+    Err(failure(file, output.ended, &output.stdout, &output.stderr))
 }
 
 fn spawn(file: &Path, verb: Verb, stdin: &[u8]) -> std::io::Result<Output> {
     let name = file.to_string_lossy();
-    let env = [("CNI_COMMAND", verb.as_str())];
+    let traceparent = record::traceparent();
+    let mut env = vec![("CNI_COMMAND", verb.as_str())];
+    env.extend(traceparent.as_deref().map(|span| ("TRACEPARENT", span)));
     for _ in 1..BUSY_TRIES {
         match process::run(file, &[&name], Environment::With(&env), stdin) {
             Err(e) if e.kind() == ErrorKind::ExecutableFileBusy => std::thread::sleep(BUSY_PAUSE),
@@ -89,27 +92,28 @@ fn spawn(file: &Path, verb: Verb, stdin: &[u8]) -> std::io::Result<Output> {
     Err(ErrorKind::ExecutableFileBusy.into())
 }
 
-fn failure(file: &Path, output: &Output) -> CniError {
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let ended = format!("{}: {}", file.display(), output.ended);
-    if !stdout.trim().is_empty() {
-        let told = Node::parse(&output.stdout).ok();
+/// What a plugin that did not exit 0 said, or, if that was nothing, what is known of it.
+pub(crate) fn failure(file: &Path, ended: Ended, stdout: &[u8], stderr: &[u8]) -> CniError {
+    let text = String::from_utf8_lossy(stdout);
+    let stderr = String::from_utf8_lossy(stderr);
+    let how = format!("{}: {ended}", file.display());
+    if !text.trim().is_empty() {
+        let told = Node::parse(stdout).ok();
         return match told.and_then(|node| CniError::from_node(&node).ok()) {
             Some(error) => error,
             None => CniError::new(
                 Code::Internal,
-                format!("netplugin failed but error parsing its diagnostic message {stdout:?}"),
+                format!("netplugin failed but error parsing its diagnostic message {text:?}"),
             )
-            .with_details(ended),
+            .with_details(how),
         };
     }
     let msg = if stderr.trim().is_empty() {
-        format!("netplugin failed with no error message: {}", output.ended)
+        format!("netplugin failed with no error message: {ended}")
     } else {
         format!("netplugin failed: {:?}", tail(&stderr))
     };
-    CniError::new(Code::Internal, msg).with_details(ended)
+    CniError::new(Code::Internal, msg).with_details(how)
 }
 
 /// The last 2 KiB of a log: enough for a message and its trace, little enough for an event.

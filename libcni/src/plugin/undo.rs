@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 
 use crate::kernel::netns;
+use crate::record;
 
 type Step = Box<dyn FnOnce() -> Result<(), String>>;
 
@@ -63,6 +64,7 @@ pub(super) fn run() {
     let next = || STEPS.with(|steps| steps.try_borrow_mut().ok()?.pop());
     while let Some((what, step)) = next() {
         super::signal::ignore();
+        record::phase("undo");
         if let Err(why) = step() {
             eprintln!("undo: {what}: {why}");
         }

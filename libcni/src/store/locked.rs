@@ -12,6 +12,7 @@ use super::owner::Owner;
 use super::range::{address, number};
 use super::rebuild::rebuild;
 use super::{NetDir, StoreError, lock};
+use crate::record;
 use crate::spec::Attachment;
 
 /// What the holder of the lock is going to do.
@@ -66,7 +67,9 @@ impl Locked {
                 Err(_) if intent == Intent::Look => break None,
                 Err(e) => return Err(e),
             };
-            lock::lock(&file, &dir.lock_path(), net.lock_wait)?;
+            record::during("lock", || {
+                lock::lock(&file, &dir.lock_path(), net.lock_wait)
+            })?;
             // A lock in a directory that was removed meanwhile excludes nobody.
             match file.metadata() {
                 Ok(meta) if meta.nlink() == 0 => dir = Dir::create(net.path())?,

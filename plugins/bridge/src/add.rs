@@ -6,6 +6,7 @@ use libcni::kernel::route;
 use libcni::nl::{ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
 use libcni::plugin::{Call, Undo, signal};
+use libcni::record;
 use libcni::spec::error::CniError;
 use libcni::spec::result::CniResult;
 use libcni::store::Lease;
@@ -43,7 +44,9 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
         None => None,
     };
     signal::check()?;
+    record::phase("bridge");
     let bridge = bridge::ensure(&mut host, &conf, mtu)?;
+    record::phase("veth");
     let veth = veth::connect(
         call,
         &conf,
@@ -66,12 +69,16 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
         Some(_) => plan::layer3(&conf, &mut result)?,
         None => Layer3::default(),
     };
+    record::phase("pod");
     let mut pod = pod::configure(&conf, netns, &veth, &layer3, reused)?;
     let port = veth.host.index;
+    record::phase("gateway");
     let vlan_gateway = gateway::ensure(&mut host, &conf, &bridge, port, &layer3)?;
     if let Some(ipam) = ipam.as_ref().filter(|_| conf.ip_masq) {
+        record::phase("masquerade");
         masquerade(call, ipam, &layer3, &mut netfilter, &mut undo)?;
     }
+    record::phase("settle");
     let bridge = settle(
         &mut host,
         &conf,
@@ -82,6 +89,7 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
         &mut undo,
     )?;
     if reused {
+        record::phase("announce");
         pod.announce(&layer3, &mut netfilter)?;
     }
     signal::check()?;
@@ -101,6 +109,7 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
 }
 
 fn reserve(call: &'static Call, ipam: &Ipam, undo: &mut Undo) -> Result<Lease, CniError> {
+    record::phase("lease");
     let lease = ipam.add(call)?;
     let ips: Vec<_> = lease.result.ips.iter().map(|ip| ip.address.ip()).collect();
     let ipam = ipam.clone();

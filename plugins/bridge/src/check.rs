@@ -8,6 +8,7 @@ use libcni::kernel::{addr, route};
 use libcni::nl::{ROUTE, Socket};
 use libcni::plugin::Call;
 use libcni::plugin::ipam::Ipam;
+use libcni::record;
 use libcni::spec::IfName;
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::result::{CniResult, Interface};
@@ -25,11 +26,13 @@ pub fn check(call: &Call) -> Result<(), CniError> {
     let ipam = match &conf.ipam {
         Some(name) => {
             let ipam = Ipam::find(call, name)?;
+            record::phase("lease");
             ipam.check(call)?;
             Some(ipam)
         }
         None => None,
     };
+    record::phase("compare");
     let attachment = call.attachment()?;
     let ifname = attachment.ifname.as_str();
     let netns = call.netns()?;

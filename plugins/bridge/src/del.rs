@@ -13,6 +13,7 @@ use libcni::kernel::nft::Netfilter;
 use libcni::nl::{Batch, ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
 use libcni::plugin::{Call, Gather, identity};
+use libcni::record;
 use libcni::spec::Attachment;
 use libcni::spec::error::CniError;
 use libcni::spec::json::Fields;
@@ -29,9 +30,11 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     let mut gather = Gather::new();
     let ipam_name = call.conf.ipam_type.as_deref();
     let ipam = ipam_name.and_then(|name| gather.note(Ipam::find_for_release(call, name)));
+    record::phase("lease");
     let held = ipam.as_ref().map(|i| i.held(call)).unwrap_or_default();
     let addresses = with_previous(call, &held);
 
+    record::phase("filters");
     // Closed at the very end: closing waits for the grace period of whatever was removed.
     let mut netfilter = Netfilter::unopened();
     let has_filters = gather.note(netfilter.is_there()).unwrap_or_default();
@@ -40,14 +43,17 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     }
     let mut released = false;
     if let (Some(NEEDS_LINK), Some(ipam)) = (ipam_name, &ipam) {
+        record::phase("lease");
         released = gather.note(ipam.del(call, || ())).is_some();
     }
+    record::phase("link");
     let mut host = Socket::open(ROUTE)?;
     // While the link stands its address must not be given away: stop here, the runtime will try again.
     let removed = remove_link(call, attachment, &mut host)?;
     // In a DEL that comes again the addresses of prevResult may be another pod's; those held still are not.
     let ours = if removed.is_some() { addresses } else { held };
     if !ours.is_empty() {
+        record::phase("neighbours");
         let bridge = removed.and_then(|port| port.master);
         forget_neighbours(call, &mut host, bridge, &ours, &mut gather);
         // IPv6 costs 10 ms as soon as there is any entry, so it is left to the ADD that gives the address again.
@@ -55,6 +61,7 @@ pub fn del(call: &Call) -> Result<(), CniError> {
         gather.note(conntrack::forget(&mut netfilter, &v4));
     }
     if let Some(ipam) = ipam.filter(|_| !released) {
+        record::phase("lease");
         // Two last pods that go at the same moment each saw the other above.
         let mut last = Ok(());
         let outcome = ipam.del(call, || {
@@ -65,6 +72,7 @@ pub fn del(call: &Call) -> Result<(), CniError> {
         gather.note(outcome);
         gather.note(last);
     }
+    record::phase("grace");
     gather.finish()
 }
 

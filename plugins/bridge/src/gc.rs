@@ -6,6 +6,7 @@ use libcni::kernel::nft::Netfilter;
 use libcni::nl::{Batch, NlError, ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
 use libcni::plugin::{Call, Gather, identity};
+use libcni::record;
 use libcni::spec::Attachment;
 use libcni::spec::error::CniError;
 use nix::errno::Errno;
@@ -16,6 +17,7 @@ use crate::del;
 pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     let mut gather = Gather::new();
     let net = call.network();
+    record::phase("links");
     let mut host = Socket::open(ROUTE)?;
     let mut wanted: Vec<String> = valid.iter().map(|a| identity::alias(net, a)).collect();
     wanted.sort_unstable();
@@ -37,6 +39,7 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
             gather.note(outcome.or_else(gone_is_fine));
         }
     }
+    record::phase("filters");
     let mut netfilter = Netfilter::unopened();
     let has_filters = gather.note(netfilter.is_there()).unwrap_or_default();
     if has_filters {
@@ -47,6 +50,7 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     if let Some(name) = call.conf.ipam_type.as_deref()
         && let Some(ipam) = gather.note(Ipam::find_for_release(call, name))
     {
+        record::phase("lease");
         let mut last = Ok(());
         let outcome = ipam.gc(call, valid, || {
             if has_filters {

@@ -3,6 +3,7 @@
 use libcni::kernel::{addr, link};
 use libcni::nl::{Batch, ROUTE, Socket};
 use libcni::plugin::Call;
+use libcni::record;
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::result::{CniResult, Interface, IpConfig};
 
@@ -13,6 +14,7 @@ const LO: &str = "lo";
 /// Up; the result is `prevResult`, or `lo` itself.
 pub fn add(call: &Call) -> Result<CniResult, CniError> {
     let prev = call.conf.prev()?;
+    record::phase("link");
     let mut pod = call.netns()?.enter(|| Socket::open(ROUTE))??;
     pod.run(&Batch::from(link::up(LO_INDEX)))?;
     if let Some(prev) = prev {
@@ -57,6 +59,7 @@ pub fn add(call: &Call) -> Result<CniResult, CniError> {
 
 /// Down, if there still is a namespace.
 pub fn del(call: &Call) -> Result<(), CniError> {
+    record::phase("link");
     let Some(netns) = call.netns_if_alive()? else {
         return Ok(());
     };
@@ -66,6 +69,7 @@ pub fn del(call: &Call) -> Result<(), CniError> {
 
 /// Still up?
 pub fn check(call: &Call) -> Result<(), CniError> {
+    record::phase("link");
     let mut pod = call.netns()?.enter(|| Socket::open(ROUTE))??;
     if link::get(&mut pod, LO)?.is_some_and(|lo| lo.is_up()) {
         return Ok(());

@@ -1,0 +1,60 @@
+//! Where records go.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Record, file, journal};
+
+/// Largest file; the one before it is kept as `<file>.1`, so twice this is what records take of a disk.
+pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Where records go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sink {
+    /// The journal of this node's systemd.
+    Journald,
+    /// A file, and the one before it under the same name with `.1`.
+    File(PathBuf),
+}
+
+/// What names a sink, for messages.
+pub(super) const ALLOWED: &str = "\"journald\", or the absolute path of a file";
+
+/// A text names no sink.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither \"journald\" nor the absolute path of a file")]
+pub struct SinkError(String);
+
+impl Sink {
+    /// `journald` or an absolute path; an empty text is none.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse(text: &str) -> Result<Option<Self>, SinkError> {
+        match text {
+            "" => Ok(None),
+            "journald" => Ok(Some(Self::Journald)),
+            path if path.starts_with('/') && !path.ends_with('/') && !path.contains('\0') => {
+                Ok(Some(Self::File(path.into())))
+            }
+            other => Err(SinkError(super::clipped(other))),
+        }
+    }
+
+    /// Writes a record, and for a file the line of its spans.
+    pub(super) fn write(&self, record: &Record, spans: Option<&str>) -> io::Result<()> {
+        let mut line = record.to_line();
+        match self {
+            Self::Journald => journal::send(Path::new(journal::SOCKET), record, &line),
+            Self::File(path) => {
+                line.push('\n');
+                if let Some(spans) = spans {
+                    line.push_str(spans);
+                    line.push('\n');
+                }
+                file::append(path, line.as_bytes(), MAX_FILE_BYTES)
+                    .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
+            }
+        }
+    }
+}

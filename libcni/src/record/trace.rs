@@ -1,0 +1,192 @@
+//! Spans: the caller's, from W3C Trace Context, and ours, as a line of OTLP/JSON.
+//!
+//! Sources: "Trace Context" (W3C Recommendation), section 3.2; `opentelemetry/proto/trace/v1/trace.proto` with the
+//! JSON mapping of the OTLP specification: IDs in hex, 64-bit integers as strings, enums as numbers.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::Record;
+use super::clock::Interval;
+use crate::spec::json::Node;
+
+/// `SPAN_KIND_INTERNAL` and `STATUS_CODE_ERROR` of trace.proto.
+const INTERNAL: i64 = 1;
+const ERROR: i64 = 2;
+/// Flags of version 00 that are passed on: sampled, and (level 2) that the trace ID is random.
+const SAMPLED: u8 = 1;
+const KNOWN_FLAGS: u8 = 3;
+/// Longest `tracestate` that has to be passed on (section 3.3.1.5).
+const MAX_STATE: usize = 512;
+
+/// The caller's span: `TRACEPARENT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceParent {
+    trace_id: String,
+    parent_id: String,
+    flags: u8,
+}
+
+/// Where an operation is in its caller's trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// The trace: 32 hex digits.
+    pub trace_id: String,
+    /// The operation: 16 hex digits.
+    pub span_id: String,
+    /// The caller's span: 16 hex digits.
+    pub parent_id: String,
+}
+
+// === impl TraceParent ===
+
+impl TraceParent {
+    /// The one in the environment, if it is valid.
+    #[must_use]
+    pub fn of_process() -> Option<Self> {
+        Self::parse(std::env::var_os("TRACEPARENT")?.to_str()?)
+    }
+
+    /// `00-<trace>-<parent>-<flags>`, all in lower-case hex, no ID zero. A later version may have more behind it; no
+    /// version is `ff`. None: invalid, to be ignored as a whole.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (head, rest) = text.split_at_checked(55)?;
+        let mut parts = head.split('-');
+        let version = hex(parts.next()?, 2)?;
+        let trace_id = hex(parts.next()?, 32)?;
+        let parent_id = hex(parts.next()?, 16)?;
+        let flags = hex(parts.next()?, 2)?;
+        let ends_well = match version {
+            "00" => rest.is_empty(),
+            "ff" => false,
+            _ => rest.is_empty() || rest.starts_with('-'),
+        };
+        let is_zero = |id: &str| id.bytes().all(|b| b == b'0');
+        if !ends_well || is_zero(trace_id) || is_zero(parent_id) {
+            return None;
+        }
+        Some(Self {
+            trace_id: trace_id.to_owned(),
+            parent_id: parent_id.to_owned(),
+            flags: u8::from_str_radix(flags, 16).ok()? & KNOWN_FLAGS,
+        })
+    }
+
+    /// Whether the caller records its own spans: if it does not, ours would have no parent.
+    #[must_use]
+    pub fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// The same with `span` as the parent, for those we call.
+    pub(super) fn with_parent(&self, span: u64) -> Self {
+        Self {
+            parent_id: id(span),
+            ..self.clone()
+        }
+    }
+
+    /// Where `span`, a child of this, is.
+    pub(super) fn with_span(&self, span: u64) -> Trace {
+        Trace {
+            trace_id: self.trace_id.clone(),
+            span_id: id(span),
+            parent_id: self.parent_id.clone(),
+        }
+    }
+}
+
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "00-{}-{}-{:02x}",
+            self.trace_id, self.parent_id, self.flags
+        )
+    }
+}
+
+fn hex(text: &str, len: usize) -> Option<&str> {
+    let is_hex = |b| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    (text.len() == len && text.bytes().all(is_hex)).then_some(text)
+}
+
+// === our spans ===
+
+/// A random span ID. Those of its phases are the ones that follow it.
+pub(super) fn new_span_id() -> u64 {
+    // The hasher's key comes from getrandom(2).
+    RandomState::new().hash_one(std::process::id()).max(1)
+}
+
+fn id(span: u64) -> String {
+    format!("{span:016x}")
+}
+
+/// The request that an OTLP exporter would send: the operation's span, and one for each part of it.
+pub(super) fn line(record: &Record, span: u64, phases: &[Interval]) -> String {
+    let Some(trace) = &record.trace else {
+        return String::new();
+    };
+    let began = record.time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let new = |span: u64, parent: &str, name: &str, from: Duration, to: Duration| {
+        Node::obj()
+            .put("traceId", trace.trace_id.as_str())
+            .put("spanId", id(span))
+            .put_filled("traceState", state())
+            .put("parentSpanId", parent)
+            .put("name", name)
+            .put("kind", INTERNAL)
+            .put("startTimeUnixNano", (began + from).as_nanos().to_string())
+            .put("endTimeUnixNano", (began + to).as_nanos().to_string())
+    };
+    let over = phases.last().map_or(Duration::ZERO, |last| last.to);
+    let name = format!("{} {}", record.plugin, record.verb);
+    let mut attributes = vec![
+        attribute("cni.command", "stringValue", &record.verb),
+        attribute("cni.plugin", "stringValue", &record.plugin),
+        attribute("cni.network", "stringValue", &record.network),
+        attribute("cni.container_id", "stringValue", &record.container),
+        attribute("cni.ifname", "stringValue", &record.ifname),
+    ];
+    let mut operation = new(span, &trace.parent_id, &name, Duration::ZERO, over);
+    if let Some(e) = &record.error {
+        let code = e.code.as_u32().to_string();
+        attributes.push(attribute("cni.error.code", "intValue", &code));
+        let status = Node::obj().put("code", ERROR).put("message", e.to_string());
+        operation = operation.put("status", status);
+    }
+    let mut spans = vec![operation.put("attributes", attributes).build()];
+    let mut child = span;
+    for phase in phases {
+        child = child.wrapping_add(1).max(1);
+        spans.push(new(child, &id(span), phase.name, phase.from, phase.to).build());
+    }
+    let resource = vec![
+        attribute("service.name", "stringValue", "podwire"),
+        attribute("service.version", "stringValue", env!("CARGO_PKG_VERSION")),
+        attribute("process.pid", "intValue", &record.pid.to_string()),
+    ];
+    let scope = Node::obj().put("name", "podwire");
+    let scope_spans = Node::obj().put("scope", scope).put("spans", spans).build();
+    let resource_spans = Node::obj()
+        .put("resource", Node::obj().put("attributes", resource))
+        .put("scopeSpans", vec![scope_spans])
+        .build();
+    let request = Node::obj().put("resourceSpans", vec![resource_spans]);
+    request.build().write_compact()
+}
+
+fn attribute(key: &str, kind: &str, value: &str) -> Node {
+    let value = Node::obj().put(kind, value);
+    Node::obj().put("key", key).put("value", value).build()
+}
+
+/// `TRACESTATE`, which goes along with a valid parent.
+fn state() -> String {
+    let state = std::env::var("TRACESTATE").unwrap_or_default();
+    let is_well = state.len() <= MAX_STATE && state.bytes().all(|b| (b' '..=b'~').contains(&b));
+    if is_well { state } else { String::new() }
+}
