@@ -43,6 +43,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 const KEEPER_SH: &str = include_str!("containerd/keeper.sh");
 const NODE_SH: &str = include_str!("containerd/node.sh");
 const TAP_SH: &str = include_str!("containerd/tap.sh");
+const CTR_TOML: &str = include_str!("containerd/ctr.toml");
 
 /// A running node. Dropping it ends everything in it.
 #[derive(Debug)]
@@ -83,6 +84,16 @@ impl Node {
     ///
     /// Takes about 0.7 s. Errors name what is missing: root, a package, a plugin; or end with containerd's own words.
     pub fn start(plugins: &Path, conflist: &str, tapped: &[&str]) -> Result<Node> {
+        Node::start_with(plugins, conflist, tapped, CTR_TOML)
+    }
+
+    /// Like [`Node::start`], with this configuration for containerd.
+    pub(crate) fn start_with(
+        plugins: &Path,
+        conflist: &str,
+        tapped: &[&str],
+        containerd: &str,
+    ) -> Result<Node> {
         ensure!(
             nix::unistd::geteuid().is_root(),
             "driving a real containerd needs root, for its mount, network and pid namespaces: \
@@ -134,6 +145,7 @@ impl Node {
             .env("NODE_CONFLIST_FILE", format!("10-{network}.conflist"))
             .env("NODE_TAPPED", tapped.join(" "))
             .env("NODE_TAP", TAP_SH)
+            .env("NODE_CONTAINERD", containerd.trim_end())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -183,6 +195,11 @@ impl Node {
         bail!("the node's script gave up: {}", said.trim())
     }
 
+    /// The cgroup that all of the node's containers belong under.
+    pub(crate) fn cgroup(&self) -> String {
+        format!("/{}", self.name)
+    }
+
     /// containerd's version.
     pub fn containerd(&self) -> &str {
         &self.containerd
@@ -211,6 +228,16 @@ impl Node {
             .unwrap_or_default();
         names.sort();
         names
+    }
+
+    /// Puts an executable on the node, wherever it lies on the machine; its path there.
+    pub fn install(&self, executable: &Path) -> Result<String> {
+        let name = executable.file_name().context("an executable has a name")?;
+        let inside = format!("/opt/cni/tools/{}", name.to_string_lossy());
+        std::fs::create_dir_all(self.path("/opt/cni/tools"))?;
+        std::fs::copy(executable, self.path(&inside))
+            .with_context(|| format!("copy {} to the node", executable.display()))?;
+        Ok(inside)
     }
 
     /// A command that will run on the node.
@@ -357,6 +384,6 @@ fn found(program: &str) -> bool {
 }
 
 /// One turn of waiting for something that gives no notice of itself.
-fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(LOOK_EVERY);
 }

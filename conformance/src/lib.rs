@@ -3,4 +3,5 @@
 //! Nothing here links a plugin: what is judged are executables, called the way container runtimes call them.
 
 pub mod containerd;
+pub mod cri;
 pub mod differential;

@@ -48,7 +48,7 @@ impl Node {
     }
 
     fn ctr_run(&self, name: &str, flags: &[&str], argv: &[&str]) -> Vec<String> {
-        let cgroup = format!("/{}/{name}", self.name);
+        let cgroup = format!("{}/{name}", self.cgroup());
         [
             "ctr",
             "--namespace",

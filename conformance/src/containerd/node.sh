@@ -1,7 +1,7 @@
 # What a node is made of. Runs as process 1 of fresh mount, network and pid namespaces, so that everything made here
 # (mounts, links, rules, containerd, shims, pods) ends with this process, whatever ends it.
 # Environment: NODE_PLUGINS (a directory of CNI plugins), NODE_CONFLIST (text), NODE_CONFLIST_FILE (its file name),
-# NODE_TAPPED (plugins whose calls are noted), NODE_TAP (the script that notes them).
+# NODE_TAPPED (plugins whose calls are noted), NODE_TAP (the script that notes them), NODE_CONTAINERD (its configuration).
 # Says "pid N" (this process as the machine numbers it), then "ready VERSION"; lives until its standard input ends.
 set -euo pipefail
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -35,15 +35,13 @@ printf '%s\n' "$NODE_CONFLIST" >"/etc/cni/net.d/$NODE_CONFLIST_FILE"
 
 ip link set lo up
 
-cat >/etc/containerd-private.toml <<'END'
-version = 2
-root = "/var/lib/containerd"
-state = "/run/containerd/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-address = "/run/containerd/containerd.sock"
+# A script of its own, so that a containerd that was killed can be started again in the same way.
+printf '%s\n' "$NODE_CONTAINERD" >/etc/containerd-private.toml
+cat >/run/start-containerd <<'END'
+containerd --config /etc/containerd-private.toml >>/run/containerd.log 2>&1 </dev/null &
+echo $! >/run/containerd.pid
 END
-containerd --config /etc/containerd-private.toml >/run/containerd.log 2>&1 </dev/null &
+sh /run/start-containerd
 
 # An image from nothing: one layer with busybox and a link per applet, as `docker save` would have written it.
 image=/run/image
@@ -63,7 +61,7 @@ case $(uname -m) in
     aarch64) arch=arm64 ;;
     *) arch=$(uname -m) ;;
 esac
-printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/bin"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}\n' \
+printf '{"architecture":"%s","os":"linux","config":{"Env":["PATH=/bin"],"Cmd":["sleep","1000000"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}\n' \
     "$arch" "${layer%% *}" >"$image/config.json"
 printf '[{"Config":"config.json","RepoTags":["localhost/busybox:local"],"Layers":["layer.tar"]}]\n' >"$image/manifest.json"
 tar -C "$image" -cf "$image/image.tar" manifest.json config.json layer.tar

@@ -187,7 +187,7 @@ impl Client {
     }
 
     /// All sandboxes, ready or not, in no order. One that is just being made is not among them: containerd lists it when
-    /// its network is up.
+    /// its network is up, or after a restart as not ready.
     pub fn list_pod_sandboxes(&self) -> Result<Vec<Sandbox>, CriError> {
         let answer: ListPodSandboxResponse =
             self.call("ListPodSandbox", ListPodSandboxRequest {})?;
@@ -221,15 +221,19 @@ impl Client {
         Ok(answer.pod_sandbox_id)
     }
 
-    /// Ends what runs in it and takes its network away. Also right for one that is stopped or gone.
+    /// Ends what runs in it and takes its network away. Also right for one that is stopped or gone: CRI asks for that, and
+    /// containerd 1.6 says "not found" all the same.
     pub fn stop_pod_sandbox(&self, id: &str) -> Result<(), CriError> {
-        self.call(
+        match self.call(
             "StopPodSandbox",
             SandboxRequest {
                 pod_sandbox_id: id.to_owned(),
             },
-        )
-        .map(|Done {}| ())
+        ) {
+            Ok(Done {}) => Ok(()),
+            Err(e) if e.is_not_found() => Ok(()),
+            Err(e) => Err(e),
+        }
     }
 
     /// Forgets it. Also right for one that is gone.
