@@ -3,6 +3,7 @@
 //! - [`spec`]: versions, configuration, results, errors, environment. Pure: no I/O.
 //! - [`plugin`]: verb dispatch, the stdin/stdout/panic edge, delegation. The only place that prints.
 //! - [`record`]: one structured record per operation, off unless asked for.
+//! - [`runtime`]: the other side: lists of plugins, the result cache, ADD to GC over chains. For container runtimes.
 //! - [`store`]: the host-local reservation directory, shared with the reference plugin.
 //! - [`nl`]: netlink framing and sockets. Knows netlink, not networking.
 //! - [`kernel`]: one module per kernel noun (link, address, route, ...), built on [`nl`].
@@ -12,5 +13,6 @@ pub mod kernel;
 pub mod nl;
 pub mod plugin;
 pub mod record;
+pub mod runtime;
 pub mod spec;
 pub mod store;
