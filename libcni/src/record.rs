@@ -23,6 +23,7 @@
 mod clock;
 mod file;
 mod journal;
+mod json;
 mod line;
 mod read;
 mod sink;
@@ -193,9 +194,15 @@ pub fn end(outcome: Result<(), &CniError>) {
     if record.verb.is_empty() {
         return;
     }
-    let spans = operation.trace.as_ref().filter(|(p, _)| p.is_sampled());
-    let spans = spans.map(|(_, id)| trace::line(&record, *id, &operation.clock.intervals(over)));
-    if let Err(e) = sink.write(&record, spans.as_deref()) {
+    let spans = |lines| match &operation.trace {
+        Some((parent, span)) if parent.is_sampled() => {
+            let mut lines = trace::append(lines, &record, *span, &operation.clock.intervals(over));
+            lines.push('\n');
+            lines
+        }
+        _ => lines,
+    };
+    if let Err(e) = sink.write(&record, spans) {
         complain(operation.plugin, &e.to_string());
     }
 }
@@ -237,8 +244,10 @@ impl Operation {
     fn switch_on(&mut self, sink: Sink) {
         self.sink = Some(sink);
         if self.trace.is_none() {
-            let parent = TraceParent::of_process();
-            self.trace = parent.map(|parent| (parent, trace::new_span_id()));
+            self.trace = TraceParent::of_process().map(|parent| {
+                let span = trace::new_span_id(&parent);
+                (parent, span)
+            });
         }
     }
 

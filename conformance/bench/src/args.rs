@@ -16,7 +16,8 @@ Times CNI plugins against the reference plugins and against the kernel's own cos
   --check              exit 1 when a bound does not hold or could not be measured
   --json FILE          also write every figure to FILE
   --markdown           print the tables as Markdown
-  --only PART          only this part; may be repeated. PART is one of: sequential burst store crowd dual footprint
+  --only PART          only this part; may be repeated. PART is one of: sequential burst store crowd dual record
+                       footprint
 
 Runs in namespaces of its own and needs no root. Compare ratios, not times, between machines and runs.
 ";
@@ -42,6 +43,7 @@ pub enum Part {
     Store,
     Crowd,
     Dual,
+    Record,
     Footprint,
 }
 
@@ -95,6 +97,7 @@ impl Part {
             "store" => Self::Store,
             "crowd" => Self::Crowd,
             "dual" => Self::Dual,
+            "record" => Self::Record,
             "footprint" => Self::Footprint,
             _ => bail!("no part is called {name:?}; see --help"),
         })

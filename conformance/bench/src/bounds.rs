@@ -1,12 +1,12 @@
 //! What is promised, as data: each bound names rows or facts of the report. Ratios inside one run only, because times
 //! differ from machine to machine and hour to hour.
 
-use Measure::{Fact, GrowthOverFloor, OverFloor, OverOwn, OverReference};
-use Part::{Burst, Crowd, Dual, Footprint, Sequential, Store};
+use Measure::{Fact, GrowthOverFloor, OverFloor, OverOwn, OverPartner, OverReference};
+use Part::{Burst, Crowd, Dual, Footprint, Record, Sequential, Store};
 
 use crate::args::Part;
 use crate::ground::Who;
-use crate::measure::{burst, crowd, dual, footprint, sequential, store};
+use crate::measure::{burst, crowd, dual, footprint, record, sequential, store};
 use crate::report::Report;
 
 /// A promise about `ours`.
@@ -29,6 +29,8 @@ pub enum Measure {
     OverReference(&'static str),
     /// Ours in the first row over ours in the second.
     OverOwn(&'static str, &'static str),
+    /// The same where each run of the first row has a partner in the second: by the median of their differences.
+    OverPartner(&'static str, &'static str),
     /// How much ours grows from the second row to the first, over how much the floor does.
     GrowthOverFloor(&'static str, &'static str),
     /// Ours, as it is.
@@ -59,6 +61,7 @@ pub const BOUNDS: &[Bound] = &[
     bound(Crowd, "ADD at 1,000 pods", GrowthOverFloor(crowd::LAST, crowd::FIRST), 1.2),
     bound(Dual, "ADD, dual-stack", OverOwn(dual::ADD_DUAL, dual::ADD_V4), 1.3),
     bound(Dual, "ADDs with addresses not usable at return", Fact(dual::UNUSABLE), 0.0),
+    bound(Record, "ADD, recorded, with spans", OverPartner(record::ADD_ON, record::ADD_OFF), 1.02),
     bound(Footprint, "peak RSS, KiB", Fact(footprint::PEAK_RSS_KIB), 3.0 * 1024.0),
     bound(Footprint, "largest executable, KiB", Fact(footprint::SIZE_KIB), 1.6 * 1024.0),
     bound(Footprint, "executables that are not static", Fact(footprint::DYNAMIC), 0.0),
@@ -94,6 +97,10 @@ impl Measure {
             Self::OverFloor(work) => Some(ours(work)? / floor(work)?),
             Self::OverReference(work) => Some(ours(work)? / report.median(work, Who::Reference)?),
             Self::OverOwn(work, base) => Some(ours(work)? / ours(base)?),
+            Self::OverPartner(work, base) => {
+                let difference = report.median_difference(work, base, Who::Ours)?;
+                Some(1.0 + difference / ours(base)?)
+            }
             Self::GrowthOverFloor(last, first) => {
                 Some((ours(last)? / ours(first)?) / (floor(last)? / floor(first)?))
             }
@@ -105,7 +112,7 @@ impl Measure {
         match self {
             Self::OverFloor(_) => "ours / floor".to_owned(),
             Self::OverReference(_) => "ours / reference".to_owned(),
-            Self::OverOwn(_, base) => format!("ours / {base}"),
+            Self::OverOwn(_, base) | Self::OverPartner(_, base) => format!("ours / {base}"),
             Self::GrowthOverFloor(..) => "ours' growth / floor's".to_owned(),
             Self::Fact(_) => "ours".to_owned(),
         }
@@ -157,6 +164,20 @@ mod tests {
             Measure::GrowthOverFloor("last", "first").value(&report),
             Some(1.5)
         );
+    }
+
+    #[test]
+    fn partners_are_compared_one_by_one() {
+        let mut report = Report::default();
+        // The machine slows down; the difference stays.
+        for (on, off) in [(1.1, 1.0), (2.1, 2.0), (3.1, 3.0), (9.0, 4.0)] {
+            report.push("on", Who::Ours, on);
+            report.push("off", Who::Ours, off);
+        }
+        let value = Measure::OverPartner("on", "off").value(&report).unwrap();
+        assert!((value - 1.04).abs() < 1e-9, "{value}");
+        report.push("on", Who::Ours, 1.0);
+        assert_eq!(Measure::OverPartner("on", "off").value(&report), None);
     }
 
     #[test]

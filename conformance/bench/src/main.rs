@@ -29,7 +29,7 @@ use args::{Options, Part};
 use bounds::{BOUNDS, Bound, Verdict};
 use ground::{Ground, Who};
 use machine::Watch;
-use measure::{burst, crowd, dual, footprint, sequential, store};
+use measure::{burst, crowd, dual, footprint, record, sequential, store};
 use report::{Format, Report};
 
 fn main() -> ExitCode {
@@ -84,6 +84,9 @@ fn measure_all(options: &Options, work: &Path) -> Result<ExitCode> {
     }
     if part(Part::Dual, "dual-stack") {
         dual::measure(&ground, options, &mut report)?;
+    }
+    if part(Part::Record, "records on and off") {
+        record::measure(&ground, options, &mut report)?;
     }
     if part(Part::Store, "60,000 reservations") {
         store::measure(&ground, options, &mut report)?;

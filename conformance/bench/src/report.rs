@@ -84,12 +84,21 @@ impl Report {
     }
 
     pub fn median(&self, work: &str, who: Who) -> Option<f64> {
+        self.samples(work, who)?.median()
+    }
+
+    /// See [`Samples::differences`].
+    pub fn median_difference(&self, work: &str, base: &str, who: Who) -> Option<f64> {
+        let (mine, base) = (self.samples(work, who)?, self.samples(base, who)?);
+        mine.differences(base)?.median()
+    }
+
+    fn samples(&self, work: &str, who: Who) -> Option<&Samples> {
         self.rows
             .iter()
             .find(|row| row.work == work)?
             .samples
-            .get(who as usize)?
-            .median()
+            .get(who as usize)
     }
 
     pub fn fact(&self, name: &str, who: Who) -> Option<f64> {

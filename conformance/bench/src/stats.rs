@@ -33,6 +33,14 @@ impl Samples {
         sorted.get(rank.checked_sub(1)?).copied()
     }
 
+    /// Each sample less the one taken in the same turn in `other`; `None` if not every one has such a partner.
+    pub fn differences(&self, other: &Self) -> Option<Self> {
+        let pairs = self.times_ms.iter().zip(&other.times_ms);
+        (self.len() == other.len()).then(|| Self {
+            times_ms: pairs.map(|(mine, its)| mine - its).collect(),
+        })
+    }
+
     fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.times_ms.clone();
         sorted.sort_by(f64::total_cmp);

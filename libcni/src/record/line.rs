@@ -1,5 +1,6 @@
 //! A record to its JSON line and back.
 
+use super::json::Json;
 use super::{Phase, Record, Trace, stamp};
 use crate::spec::error::CniError;
 use crate::spec::json::{Fields, Node};
@@ -7,30 +8,40 @@ use crate::spec::json::{Fields, Node};
 /// How every record's line begins. Inside a JSON string the quotes would be escaped.
 const BEGINNING: &[u8] = b"{\"time\":\"";
 
+/// Room for an ADD's line and its spans.
+const CAPACITY: usize = 4096;
+
 impl Record {
     /// The JSON object in one line, without its end. Empty fields are left out.
     #[must_use]
     pub fn to_line(&self) -> String {
-        let mut phases = Node::obj();
-        for phase in &self.phases {
-            phases = phases.put(&phase.name, phase.us);
+        let mut json = Json::after(String::with_capacity(CAPACITY));
+        json.text("time", &stamp::format(self.time));
+        json.text("verb", &self.verb);
+        json.text("plugin", &self.plugin);
+        json.filled("network", &self.network);
+        json.filled("container", &self.container);
+        json.filled("ifname", &self.ifname);
+        if let Some(e) = &self.error {
+            json.begin("error", "{");
+            json.number("code", e.code.as_u32().into());
+            json.text("msg", &e.msg);
+            json.filled("details", &e.details);
+            json.end("}");
         }
-        let trace = |part: fn(&Trace) -> &String| self.trace.as_ref().map(|t| part(t).as_str());
-        let line = Node::obj()
-            .put("time", stamp::format(self.time))
-            .put("verb", self.verb.as_str())
-            .put("plugin", self.plugin.as_str())
-            .put_filled("network", self.network.as_str())
-            .put_filled("container", self.container.as_str())
-            .put_filled("ifname", self.ifname.as_str())
-            .put_some("error", self.error.as_ref().map(CniError::to_node))
-            .put("us", self.total_us)
-            .put("phases", phases)
-            .put("pid", self.pid)
-            .put_some("trace", trace(|t| &t.trace_id))
-            .put_some("span", trace(|t| &t.span_id))
-            .put_some("parent", trace(|t| &t.parent_id));
-        line.build().write_compact()
+        json.number("us", self.total_us);
+        json.begin("phases", "{");
+        for phase in &self.phases {
+            json.number(&phase.name, phase.us);
+        }
+        json.end("}");
+        json.number("pid", self.pid.into());
+        if let Some(trace) = &self.trace {
+            json.text("trace", &trace.trace_id);
+            json.text("span", &trace.span_id);
+            json.text("parent", &trace.parent_id);
+        }
+        json.finish()
     }
 
     /// Reads a line. What stands before the record in it is the rest of a line that a crash cut off. None: a torn

@@ -41,18 +41,19 @@ impl Sink {
         }
     }
 
-    /// Writes a record, and for a file the line of its spans.
-    pub(super) fn write(&self, record: &Record, spans: Option<&str>) -> io::Result<()> {
+    /// Writes a record, and into a file what `spans` appends as well.
+    pub(super) fn write(
+        &self,
+        record: &Record,
+        spans: impl FnOnce(String) -> String,
+    ) -> io::Result<()> {
         let mut line = record.to_line();
         match self {
             Self::Journald => journal::send(Path::new(journal::SOCKET), record, &line),
             Self::File(path) => {
                 line.push('\n');
-                if let Some(spans) = spans {
-                    line.push_str(spans);
-                    line.push('\n');
-                }
-                file::append(path, line.as_bytes(), MAX_FILE_BYTES)
+                let lines = spans(line);
+                file::append(path, lines.as_bytes(), MAX_FILE_BYTES)
                     .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
             }
         }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::json::digits;
+
 const DAY_S: u64 = 24 * 60 * 60;
 
 /// The time without what a record does not keep.
@@ -15,13 +17,20 @@ pub(super) fn format(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / DAY_S, since.as_secs() % DAY_S);
     let (year, month, day) = date(days);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-        since.subsec_micros()
-    )
+    let mut text = String::with_capacity(32);
+    for (number, width, after) in [
+        (year, 4, '-'),
+        (month, 2, '-'),
+        (day, 2, 'T'),
+        (second / 3600, 2, ':'),
+        (second / 60 % 60, 2, ':'),
+        (second % 60, 2, '.'),
+        (since.subsec_micros().into(), 6, 'Z'),
+    ] {
+        digits::<10>(&mut text, number, width);
+        text.push(after);
+    }
+    text
 }
 
 /// Reads what [`format`] wrote, with or without the fraction.

@@ -31,7 +31,7 @@ fn record(verb: &str) -> Record {
 }
 
 fn write(path: &Path, record: &Record) -> std::io::Result<()> {
-    Sink::File(path.to_owned()).write(record, None)
+    Sink::File(path.to_owned()).write(record, |line| line)
 }
 
 #[test]
@@ -298,7 +298,8 @@ fn only_valid_parents_are_taken() {
 
 #[test]
 fn new_spans_differ() {
-    let ids: BTreeSet<u64> = (0..1000).map(|_| trace::new_span_id()).collect();
+    let parent = TraceParent::parse(PARENT).unwrap();
+    let ids: BTreeSet<u64> = (0..1000).map(|_| trace::new_span_id(&parent)).collect();
     assert_eq!(ids.len(), 1000);
     assert!(!ids.contains(&0));
 }

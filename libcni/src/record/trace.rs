@@ -4,16 +4,16 @@
 //! JSON mapping of the OTLP specification: IDs in hex, 64-bit integers as strings, enums as numbers.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
-use std::time::{Duration, UNIX_EPOCH};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Record;
 use super::clock::Interval;
-use crate::spec::json::Node;
+use super::json::Json;
 
 /// `SPAN_KIND_INTERNAL` and `STATUS_CODE_ERROR` of trace.proto.
-const INTERNAL: i64 = 1;
-const ERROR: i64 = 2;
+const INTERNAL: u64 = 1;
+const ERROR: u64 = 2;
 /// Flags of version 00 that are passed on: sampled, and (level 2) that the trace ID is random.
 const SAMPLED: u8 = 1;
 const KNOWN_FLAGS: u8 = 3;
@@ -115,73 +115,93 @@ fn hex(text: &str, len: usize) -> Option<&str> {
 
 // === our spans ===
 
-/// A random span ID. Those of its phases are the ones that follow it.
-pub(super) fn new_span_id() -> u64 {
-    // The hasher's key comes from getrandom(2).
-    RandomState::new().hash_one(std::process::id()).max(1)
+/// A span ID that looks random: a hash of the caller's span, this process and the moment, which nobody shares. Those of
+/// its phases are the ones that follow it.
+pub(super) fn new_span_id(parent: &TraceParent) -> u64 {
+    let unique = (&parent.parent_id, std::process::id(), SystemTime::now());
+    BuildHasherDefault::<DefaultHasher>::new()
+        .hash_one(unique)
+        .max(1)
 }
 
 fn id(span: u64) -> String {
     format!("{span:016x}")
 }
 
-/// The request that an OTLP exporter would send: the operation's span, and one for each part of it.
-pub(super) fn line(record: &Record, span: u64, phases: &[Interval]) -> String {
+/// Appends the request that an OTLP exporter would send: the operation's span, and one for each part of it.
+pub(super) fn append(lines: String, record: &Record, span: u64, phases: &[Interval]) -> String {
     let Some(trace) = &record.trace else {
-        return String::new();
+        return lines;
     };
+    let state = state();
     let began = record.time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let new = |span: u64, parent: &str, name: &str, from: Duration, to: Duration| {
-        Node::obj()
-            .put("traceId", trace.trace_id.as_str())
-            .put("spanId", id(span))
-            .put_filled("traceState", state())
-            .put("parentSpanId", parent)
-            .put("name", name)
-            .put("kind", INTERNAL)
-            .put("startTimeUnixNano", (began + from).as_nanos().to_string())
-            .put("endTimeUnixNano", (began + to).as_nanos().to_string())
+    let mut json = Json::after(lines);
+    let times = |json: &mut Json, from: Duration, to: Duration| {
+        json.nanoseconds("startTimeUnixNano", began + from);
+        json.nanoseconds("endTimeUnixNano", began + to);
     };
+    // What all spans of one parent have in common.
+    let family = |parent: &str| {
+        let mut json = Json::after(String::with_capacity(256));
+        json.text("traceId", &trace.trace_id);
+        json.text("parentSpanId", parent);
+        json.filled("traceState", &state);
+        json.number("kind", INTERNAL);
+        json.members()
+    };
+    json.begin("resourceSpans", "[{");
+    json.begin("resource", "{");
+    json.begin("attributes", "[");
+    attribute(&mut json, "service.name", "podwire");
+    attribute(&mut json, "service.version", env!("CARGO_PKG_VERSION"));
+    json.end("]}");
+    json.begin("scopeSpans", "[{");
+    json.begin("scope", "{");
+    json.text("name", "podwire");
+    json.end("}");
+    json.begin("spans", "[");
+
+    json.next();
+    json.again(&family(&trace.parent_id));
+    json.id("spanId", span);
+    json.text("name", &format!("{} {}", record.plugin, record.verb));
     let over = phases.last().map_or(Duration::ZERO, |last| last.to);
-    let name = format!("{} {}", record.plugin, record.verb);
-    let mut attributes = vec![
-        attribute("cni.command", "stringValue", &record.verb),
-        attribute("cni.plugin", "stringValue", &record.plugin),
-        attribute("cni.network", "stringValue", &record.network),
-        attribute("cni.container_id", "stringValue", &record.container),
-        attribute("cni.ifname", "stringValue", &record.ifname),
-    ];
-    let mut operation = new(span, &trace.parent_id, &name, Duration::ZERO, over);
+    times(&mut json, Duration::ZERO, over);
+    json.begin("attributes", "[");
+    attribute(&mut json, "cni.network", &record.network);
+    attribute(&mut json, "cni.container_id", &record.container);
+    attribute(&mut json, "cni.ifname", &record.ifname);
     if let Some(e) = &record.error {
-        let code = e.code.as_u32().to_string();
-        attributes.push(attribute("cni.error.code", "intValue", &code));
-        let status = Node::obj().put("code", ERROR).put("message", e.to_string());
-        operation = operation.put("status", status);
+        attribute(&mut json, "cni.error.code", &e.code.as_u32().to_string());
     }
-    let mut spans = vec![operation.put("attributes", attributes).build()];
-    let mut child = span;
+    json.end("]");
+    if let Some(e) = &record.error {
+        json.begin("status", "{");
+        json.number("code", ERROR);
+        json.text("message", &e.to_string());
+        json.end("}");
+    }
+    json.end("}");
+    let (mut child, siblings) = (span, family(&trace.span_id));
     for phase in phases {
         child = child.wrapping_add(1).max(1);
-        spans.push(new(child, &id(span), phase.name, phase.from, phase.to).build());
+        json.next();
+        json.again(&siblings);
+        json.id("spanId", child);
+        json.text("name", phase.name);
+        times(&mut json, phase.from, phase.to);
+        json.end("}");
     }
-    let resource = vec![
-        attribute("service.name", "stringValue", "podwire"),
-        attribute("service.version", "stringValue", env!("CARGO_PKG_VERSION")),
-        attribute("process.pid", "intValue", &record.pid.to_string()),
-    ];
-    let scope = Node::obj().put("name", "podwire");
-    let scope_spans = Node::obj().put("scope", scope).put("spans", spans).build();
-    let resource_spans = Node::obj()
-        .put("resource", Node::obj().put("attributes", resource))
-        .put("scopeSpans", vec![scope_spans])
-        .build();
-    let request = Node::obj().put("resourceSpans", vec![resource_spans]);
-    request.build().write_compact()
+    json.end("]}]}]");
+    json.finish()
 }
 
-fn attribute(key: &str, kind: &str, value: &str) -> Node {
-    let value = Node::obj().put(kind, value);
-    Node::obj().put("key", key).put("value", value).build()
+fn attribute(json: &mut Json, key: &str, value: &str) {
+    json.next();
+    json.text("key", key);
+    json.begin("value", "{");
+    json.text("stringValue", value);
+    json.end("}}");
 }
 
 /// `TRACESTATE`, which goes along with a valid parent.

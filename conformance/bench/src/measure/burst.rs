@@ -59,7 +59,7 @@ pub fn measure(ground: &Ground, options: &Options, report: &mut Report) -> Resul
 }
 
 /// Not timed, so by the quickest way that still lets the plugins free their reservations.
-fn clear(network: &Network, attachments: &[Attachment<'_>]) -> Result<()> {
+pub(super) fn clear(network: &Network, attachments: &[Attachment<'_>]) -> Result<()> {
     network.unplug()?;
     if network.who == Who::Floor {
         return Ok(());
