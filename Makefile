@@ -1,9 +1,13 @@
 # Podwire: `make` lists what there is.
 
 PLUGINS := bridge loopback host-local
+TOOLS   := cnitool
+UNITS   := podwire-gc.service podwire-gc.timer
 
 DESTDIR :=
 BINDIR  := /opt/cni/bin
+TOOLDIR := /usr/local/bin
+UNITDIR := /usr/local/lib/systemd/system
 
 # Static executables. The flags go to an explicit target, the host's own, because procedural macros and build scripts
 # must not get them: those are loaded by the compiler.
@@ -40,34 +44,40 @@ NEEDS := \
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
-build: ## Static executables of every plugin, in dist/bin (which can serve as a CNI_PATH)
-	$(BUILD) --profile plugin $(PLUGINS:%=--package %)
+build: ## Static executables of every plugin and tool, in dist/bin (which can serve as a CNI_PATH)
+	$(BUILD) --profile plugin $(patsubst %,--package %,$(PLUGINS) $(TOOLS))
 	@mkdir -p dist/bin
-	@set -e; for plugin in $(PLUGINS); do \
-		! ldd $(OUT)/plugin/$$plugin 2>/dev/null | grep '=>' || { echo "$$plugin is not static" >&2; exit 1; }; \
-		cp $(OUT)/plugin/$$plugin dist/.$$plugin; \
-		mv -f dist/.$$plugin dist/bin/$$plugin; \
+	@set -e; for program in $(PLUGINS) $(TOOLS); do \
+		! ldd $(OUT)/plugin/$$program 2>/dev/null | grep '=>' || { echo "$$program is not static" >&2; exit 1; }; \
+		cp $(OUT)/plugin/$$program dist/.$$program; \
+		mv -f dist/.$$program dist/bin/$$program; \
 	done
 	@ls -l dist/bin
 
-install: ## Put them into $(DESTDIR)$(BINDIR), each file whole at every moment (run `make build` first)
-	@for plugin in $(PLUGINS); do \
-		[ -x dist/bin/$$plugin ] || { echo "dist/bin/$$plugin is missing: run \`make build\` first" >&2; exit 1; }; \
-	done
-	@mkdir -p $(DESTDIR)$(BINDIR)
-	@set -e; for plugin in $(PLUGINS); do \
-		new=$$(mktemp $(DESTDIR)$(BINDIR)/.$$plugin.XXXXXX); \
-		trap 'rm -f "$$new"' EXIT INT TERM; \
-		cp dist/bin/$$plugin "$$new"; \
-		chmod 755 "$$new"; \
-		sync "$$new"; \
-		cmp dist/bin/$$plugin "$$new"; \
-		mv -f "$$new" $(DESTDIR)$(BINDIR)/$$plugin; \
-		echo "$(DESTDIR)$(BINDIR)/$$plugin"; \
-	done
+# Each file whole at every moment: a runtime may be calling what is being replaced.
+PUT = put() { \
+	mkdir -p "$$3"; \
+	new=$$(mktemp "$$3/.$${1\#\#*/}.XXXXXX"); \
+	trap 'rm -f "$$new"' EXIT INT TERM; \
+	cp "$$1" "$$new"; \
+	chmod "$$2" "$$new"; \
+	sync "$$new"; \
+	cmp "$$1" "$$new"; \
+	mv -f "$$new" "$$3/$${1\#\#*/}"; \
+	echo "$$3/$${1\#\#*/}"; \
+}
 
-uninstall: ## Remove them from $(DESTDIR)$(BINDIR)
-	rm -f $(PLUGINS:%=$(DESTDIR)$(BINDIR)/%)
+install: ## Plugins into $(DESTDIR)$(BINDIR), cnitool into $(TOOLDIR), its timer into $(UNITDIR) (run `make build` first)
+	@for program in $(PLUGINS) $(TOOLS); do \
+		[ -x dist/bin/$$program ] || { echo "dist/bin/$$program is missing: run \`make build\` first" >&2; exit 1; }; \
+	done
+	@set -e; $(PUT); \
+	for plugin in $(PLUGINS); do put dist/bin/$$plugin 755 "$(DESTDIR)$(BINDIR)"; done; \
+	for tool in $(TOOLS); do put dist/bin/$$tool 755 "$(DESTDIR)$(TOOLDIR)"; done; \
+	for unit in $(UNITS); do put libcni/cnitool/systemd/$$unit 644 "$(DESTDIR)$(UNITDIR)"; done
+
+uninstall: ## Remove them again
+	rm -f $(PLUGINS:%=$(DESTDIR)$(BINDIR)/%) $(TOOLS:%=$(DESTDIR)$(TOOLDIR)/%) $(UNITS:%=$(DESTDIR)$(UNITDIR)/%)
 
 deps: ## Install the Debian packages that build, demo, test and bench need, if any is missing
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust, see https://rustup.rs' >&2; exit 1; }

@@ -7,6 +7,7 @@
 mod attach;
 pub mod cache;
 mod chain;
+pub mod collect;
 pub mod error;
 pub mod exec;
 mod file;

@@ -4,7 +4,7 @@
 //! spells the three out. So DEL needs neither the network namespace nor prevResult to find it, GC sees whose
 //! a forgotten link is, and `ip link` explains itself.
 
-use crate::spec::{Attachment, IfName, NetName};
+use crate::spec::{Attachment, ContainerId, IfName, NetName};
 
 /// `IFALIASZ` of `include/uapi/linux/if.h` is 256 with the closing NUL.
 const ALIAS_MAX_BYTES: usize = 255;
@@ -52,6 +52,22 @@ pub fn is_of_network(alias: &str, net: &NetName) -> bool {
         },
         None => false,
     }
+}
+
+/// The network and attachment an alias names; none if it is not ours, or hashed.
+#[must_use]
+pub fn of_alias(alias: &str) -> Option<(NetName, Attachment)> {
+    let mut parts = alias.strip_prefix("podwire:")?.splitn(3, '/');
+    let net = NetName::parse(parts.next()?).ok()?;
+    let container_id = ContainerId::parse(parts.next()?).ok()?;
+    let ifname = IfName::parse(parts.next()?).ok()?;
+    Some((
+        net,
+        Attachment {
+            container_id,
+            ifname,
+        },
+    ))
 }
 
 /// FNV-1a over the parts, each closed by a NUL so that ("ab","c") and ("a","bc") differ; then mixed, for

@@ -1,4 +1,4 @@
-//! The workspace's plugin executables, freshly built.
+//! The workspace's executables, freshly built.
 
 use std::env::{self, consts::ARCH};
 use std::ffi::OsStr;
@@ -11,13 +11,13 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-const PLUGINS: [&str; 3] = ["bridge", "loopback", "host-local"];
+const PROGRAMS: [&str; 4] = ["bridge", "loopback", "host-local", "cnitool"];
 /// Where the executables are when someone built them already (`make test` does).
 const READY: &str = "TESTKIT_BIN_DIR";
 /// Tells the processes of one run of a test binary from those of the next.
 pub(crate) const RUN: &str = "TESTKIT_RUN";
 
-/// The directory of this workspace's `bridge`, `loopback` and `host-local`, built from the sources as they
+/// The directory of this workspace's plugins and `cnitool`, built from the sources as they
 /// are (dev profile, same target directory); good as a `CNI_PATH`.
 ///
 /// `TESTKIT_BIN_DIR` in the environment is believed instead. Otherwise cargo is asked once per run of the
@@ -87,7 +87,7 @@ fn build(profile_dir: &Path) -> PathBuf {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // In a test's namespace there is no network; what the plugins need is what the tests needed.
     cargo.args(["build", "--offline", "--message-format=json"]);
-    for plugin in PLUGINS {
+    for plugin in PROGRAMS {
         cargo.args(["-p", plugin]);
     }
     cargo.arg("--target-dir").arg(target_dir(profile_dir));
@@ -111,7 +111,7 @@ fn build(profile_dir: &Path) -> PathBuf {
         .and_then(|exe| exe.parent())
         .expect("cargo names what it built")
         .to_owned();
-    for plugin in PLUGINS {
+    for plugin in PROGRAMS {
         assert!(
             fs::metadata(dir.join(plugin)).is_ok(),
             "{plugin} is not in {}",
