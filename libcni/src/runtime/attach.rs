@@ -46,11 +46,11 @@ pub(super) fn add(
         };
         match runtime.cache().write(made) {
             Ok(()) => Ok(result),
-            Err(error) => Err(Failed {
+            Err(error) => Err(Box::new(Failed {
                 ran: list.plugins.len(),
                 prev: Some(result),
                 error,
-            }),
+            })),
         }
     });
     match outcome {
@@ -58,7 +58,7 @@ pub(super) fn add(
             intent.done();
             Ok(CniResult::parse(&result, list.version)?)
         }
-        Err(failed) => Err(undo(runtime, &whole, at, &key, intent, failed)),
+        Err(failed) => Err(undo(runtime, &whole, at, &key, intent, *failed)),
     }
 }
 

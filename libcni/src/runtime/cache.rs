@@ -188,9 +188,17 @@ impl CacheEntry {
         }
     }
 
+    /// The names of its file; good for comparing and looking up only, for nobody checked them.
+    pub(super) fn key(&self) -> Key {
+        Key {
+            network: self.network.clone(),
+            container_id: self.container_id.clone(),
+            ifname: self.ifname.clone(),
+        }
+    }
+
     pub(super) fn is_of(&self, key: &Key) -> bool {
-        (&self.network, &self.container_id, &self.ifname)
-            == (&key.network, &key.container_id, &key.ifname)
+        self.key() == *key
     }
 }
 

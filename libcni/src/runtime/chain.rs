@@ -52,7 +52,7 @@ impl<'a> Pass<'a> {
     }
 
     /// ADD from the first plugin to the last: the final result, in the list's version.
-    pub(super) fn add(&self, capability_args: &Node) -> Result<Node, Failed> {
+    pub(super) fn add(&self, capability_args: &Node) -> Result<Node, Box<Failed>> {
         let mut prev = None;
         for (i, plugin) in self.list.plugins.iter().enumerate() {
             let extra = Extra::Attachment {
@@ -66,11 +66,11 @@ impl<'a> Pass<'a> {
                 Ok(result) => prev = Some(result),
                 Err(error) => {
                     let started = error.failure().is_some_and(|failure| failure.started);
-                    return Err(Failed {
+                    return Err(Box::new(Failed {
                         ran: i + usize::from(started),
                         prev,
                         error,
-                    });
+                    }));
                 }
             }
         }

@@ -113,7 +113,7 @@ fn in_dir<T>(dir: &Path, mut attempt: impl FnMut() -> io::Result<T>) -> io::Resu
 /// The files of a directory that are not hidden, sorted by name; none if there is no such directory.
 pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
-        Err(e) if absent(&e) => return Ok(Vec::new()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
     let mut paths = Vec::new();
@@ -131,13 +131,9 @@ pub(super) fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
 /// That it does not exist is no error.
 pub(super) fn remove(path: &Path) -> Result<(), RuntimeError> {
     match fs::remove_file(path) {
-        Err(e) if !absent(&e) => Err(failed("remove", path, e)),
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("remove", path, e)),
         _ => Ok(()),
     }
-}
-
-fn absent(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 pub(super) fn failed(what: &'static str, path: &Path, source: io::Error) -> RuntimeError {

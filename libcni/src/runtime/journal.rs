@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::cache::{CacheEntry, Saved, encode};
+use super::cache::{Cache, CacheEntry, Saved, encode};
 use super::file::{self, Key};
 use super::list::NetworkList;
 use super::{Attach, RuntimeError};
@@ -67,14 +67,14 @@ pub(super) struct Intent {
 #[derive(Debug)]
 pub(super) struct Journal {
     dir: PathBuf,
-    results: PathBuf,
+    cache: Cache,
 }
 
 impl Journal {
     pub(super) fn new(cache_dir: &Path) -> Self {
         Self {
             dir: cache_dir.join("podwire/pending"),
-            results: cache_dir.join("results"),
+            cache: Cache::new(cache_dir),
         }
     }
 
@@ -145,9 +145,8 @@ impl Journal {
     }
 
     fn is_outdated(&self, pending: &Pending) -> bool {
-        let name = pending.file.file_name().unwrap_or_default();
-        let cached = fs::metadata(self.results.join(name)).and_then(|m| m.modified());
-        cached.is_ok_and(|cached| cached > pending.since)
+        let cached = self.cache.read(&pending.entry.key());
+        cached.is_some_and(|cached| cached.modified > pending.since)
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -195,6 +194,9 @@ fn entry(path: &Path) -> Option<(CacheEntry, Node)> {
 /// None if it is torn, which is as if it were not there.
 fn pending(path: &Path) -> Option<Pending> {
     let (entry, node) = entry(path)?;
+    if path.file_name()? != entry.key().file_name().as_str() {
+        return None;
+    }
     let fields = Fields::of(&node, "").ok()?;
     let list = NetworkList::parse(&entry.config, None).ok()?;
     let left = usize::try_from(fields.u32("left").ok()??).ok()?;

@@ -1,1 +1,133 @@
+use std::path::PathBuf;
+
+use testkit::eventually;
+
 use super::*;
+
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(100);
+
+fn sh(script: &str, stdin: &[u8], time: Duration, grace: Duration) -> io::Result<Output> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("plugin");
+    std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&file, mode).unwrap();
+    run(&Job {
+        file: &file,
+        env: &[("CNI_COMMAND", "ADD")],
+        stdin,
+        deadline: Instant::now() + time,
+        grace,
+    })
+}
+
+#[test]
+fn streams_environment_and_status() {
+    let out = sh(
+        "cat; echo $CNI_COMMAND $HOME >&2; exit 3",
+        b"in\0put",
+        LONG,
+        LONG,
+    )
+    .unwrap();
+    assert_eq!(out.stdout, b"in\0put");
+    let home = std::env::var("HOME").unwrap();
+    assert_eq!(
+        String::from_utf8(out.stderr).unwrap(),
+        format!("ADD {home}\n")
+    );
+    assert_eq!((out.ended, out.late), (Ended::Exit(3), false));
+}
+
+#[test]
+fn more_than_any_pipe_holds_and_the_end_of_a_log() {
+    let big = vec![b'a'; 3 << 20];
+    let script = "cat; head -c 300000 /dev/zero >&2; echo the end >&2";
+    let out = sh(script, &big, LONG, LONG).unwrap();
+    assert_eq!(out.stdout, big);
+    assert_eq!(out.stderr.len(), STDERR_TAIL_BYTES);
+    assert!(out.stderr.ends_with(b"\0the end\n"));
+}
+
+/// A plugin that never stops writing costs 16 MiB and its time.
+#[test]
+fn endless_output_is_bounded_and_ends() {
+    let out = sh("exec cat /dev/zero", b"", Duration::from_secs(1), SHORT).unwrap();
+    assert_eq!(
+        (out.ended, out.late),
+        (Ended::Signal(Signal::SIGTERM), true)
+    );
+    assert!(out.stdout.len() <= json::MAX_BYTES + 1);
+}
+
+#[test]
+fn a_signal_and_a_missing_file() {
+    let out = sh("kill -SEGV $$", b"", LONG, LONG).unwrap();
+    assert_eq!(
+        (out.ended, out.late),
+        (Ended::Signal(Signal::SIGSEGV), false)
+    );
+    let missing = Job {
+        file: Path::new("/nowhere/plugin"),
+        env: &[],
+        stdin: b"",
+        deadline: Instant::now() + LONG,
+        grace: LONG,
+    };
+    assert_eq!(run(&missing).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Asked to stop, a plugin has the grace to undo what it did, and to say so.
+#[test]
+fn the_deadline_asks_first() {
+    let script = "trap 'echo undone; exit 1' TERM; echo begun; while :; do read -r x </dev/zero & wait; done";
+    let out = sh(script, b"", SHORT, LONG).unwrap();
+    assert_eq!((out.ended, out.late), (Ended::Exit(1), true));
+    assert_eq!(out.stdout, b"begun\nundone\n");
+}
+
+#[test]
+fn and_then_kills() {
+    let begun = Instant::now();
+    let out = sh("trap '' TERM; while :; do :; done", b"", SHORT, SHORT).unwrap();
+    assert_eq!(
+        (out.ended, out.late),
+        (Ended::Signal(Signal::SIGKILL), true)
+    );
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+/// What a killed plugin was waiting for must not go on working.
+#[test]
+fn delegates_end_with_a_plugin_that_is_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let script = format!(
+        "(trap '' TERM; exec sleep 1000) & echo $! >{}; wait",
+        pid.display()
+    );
+    let out = sh(&script, b"", Duration::from_millis(500), SHORT).unwrap();
+    assert!(out.late);
+    let pid = std::fs::read_to_string(pid).unwrap();
+    let proc = PathBuf::from(format!("/proc/{}/cmdline", pid.trim()));
+    // Gone, or dead and waiting to be reaped by init.
+    eventually(Duration::from_secs(10), || {
+        std::fs::read(&proc).map_or(true, |cmdline| cmdline.is_empty())
+    });
+}
+
+/// A daemon that a plugin leaves behind keeps its streams open. Nobody waits for that.
+#[test]
+fn what_stays_behind_is_not_waited_for() {
+    let begun = Instant::now();
+    let out = sh("sleep 30 & echo $!", b"", LONG, LONG).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert_eq!((out.ended, out.late), (Ended::Exit(0), false));
+    let pid = String::from_utf8(out.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it was left alone");
+}
