@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::bounds::{Bound, Verdict};
+use crate::bounds::{Bound, Measure, Verdict};
 use crate::ground::Who;
 use crate::stats::Samples;
 
@@ -237,12 +237,11 @@ impl Report {
         let mut table = Table::new(&["bound", "measure", "value", "limit", "verdict"]);
         for bound in bounds {
             let verdict = bound.verdict(self);
-            let number = |value: f64| {
-                if value >= 100.0 {
-                    format!("{value:.0}")
-                } else {
-                    format!("{value:.2}")
-                }
+            let number = |value: f64| match bound.measure {
+                // Its whole point is in the third decimal.
+                Measure::OverPartner(..) => format!("{value:.3}"),
+                _ if value >= 100.0 => format!("{value:.0}"),
+                _ => format!("{value:.2}"),
             };
             table.rows.push(vec![
                 bound.work.to_owned(),
