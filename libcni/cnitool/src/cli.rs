@@ -1,5 +1,7 @@
 //! The command line, and how it ends.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,24 +37,12 @@ pub struct Cli {
 /// Where things are.
 #[derive(Debug, Args)]
 pub struct Place {
-    /// Directory of network configurations.
-    #[arg(
-        long,
-        global = true,
-        env = "NETCONFPATH",
-        value_name = "DIR",
-        default_value = "/etc/cni/net.d"
-    )]
-    pub conf_dir: PathBuf,
-    /// Directories of plugins, separated by colons.
-    #[arg(
-        long,
-        global = true,
-        env = "CNI_PATH",
-        value_name = "DIRS",
-        default_value = "/opt/cni/bin"
-    )]
-    pub plugin_path: String,
+    /// Directory of network configurations. NETCONFPATH, or /etc/cni/net.d.
+    #[arg(long, global = true, value_name = "DIR")]
+    conf_dir: Option<PathBuf>,
+    /// Directories of plugins, separated by colons. CNI_PATH, or /opt/cni/bin.
+    #[arg(long, global = true, value_name = "DIRS")]
+    plugin_path: Option<String>,
     /// Directory of the result cache, which runtimes built on the reference library share.
     #[arg(
         long,
@@ -201,16 +191,32 @@ fn as_cni_error(error: &anyhow::Error) -> CniError {
 // === impl Place ===
 
 impl Place {
+    /// The directory of network configurations.
+    pub fn conf_dir(&self) -> PathBuf {
+        let option = self.conf_dir.clone().map(PathBuf::into_os_string);
+        setting(option, "NETCONFPATH", "/etc/cni/net.d").into()
+    }
+
     /// A runtime at this place.
     pub fn runtime(&self) -> Runtime {
-        let dirs = self.plugin_path.split(':').map(PathBuf::from);
+        let option = self.plugin_path.clone().map(OsString::from);
+        let path = setting(option, "CNI_PATH", "/opt/cni/bin");
+        let dirs = path.as_bytes().split(|byte| *byte == b':');
+        let dirs = dirs.map(|dir| PathBuf::from(OsStr::from_bytes(dir)));
         Runtime::new(dirs).cache_dir(&self.cache_dir)
     }
 
     /// The network of that name.
     pub fn network(&self, name: &str) -> anyhow::Result<NetworkList> {
-        Ok(NetworkList::load(&self.conf_dir, name)?)
+        Ok(NetworkList::load(&self.conf_dir(), name)?)
     }
+}
+
+/// The option, the variable, or what is usual. A variable that is set to nothing is not set.
+fn setting(option: Option<OsString>, variable: &str, usual: &str) -> OsString {
+    option
+        .or_else(|| std::env::var_os(variable).filter(|value| !value.is_empty()))
+        .unwrap_or_else(|| usual.into())
 }
 
 /// `30s`, `5m`, `1h`; a bare number is seconds.

@@ -75,8 +75,8 @@ fn network(cli: &Cli, options: &Gc) -> Result<NetworkList> {
     if let Some(name) = &options.network {
         return cli.place.network(name);
     }
-    let dir = &cli.place.conf_dir;
-    let files = NetworkList::scan(dir)?;
+    let dir = cli.place.conf_dir();
+    let files = NetworkList::scan(&dir)?;
     match files.into_iter().find_map(|file| file.outcome.ok()) {
         Some(list) => Ok(list),
         None => bail!(

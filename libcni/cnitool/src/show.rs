@@ -139,7 +139,7 @@ fn addresses(entry: &CacheEntry) -> Vec<String> {
 
 /// Files in the order runtimes take them.
 pub fn networks(cli: &Cli) -> Result<()> {
-    let files = NetworkList::scan(&cli.place.conf_dir)?;
+    let files = NetworkList::scan(&cli.place.conf_dir())?;
     if cli.json {
         let items = files.iter().map(|file| {
             let path = file.path.to_string_lossy().into_owned();
@@ -194,7 +194,7 @@ pub fn networks(cli: &Cli) -> Result<()> {
     if files.is_empty() {
         line(&format!(
             "no network configurations in {}",
-            cli.place.conf_dir.display()
+            cli.place.conf_dir().display()
         ));
         return Ok(());
     }
@@ -213,7 +213,7 @@ fn kinds(list: &NetworkList) -> Vec<String> {
 pub fn versions(cli: &Cli, plugins: &[String]) -> Result<()> {
     let mut kinds_wanted = plugins.to_vec();
     if plugins.is_empty() {
-        let files = NetworkList::scan(&cli.place.conf_dir)?;
+        let files = NetworkList::scan(&cli.place.conf_dir())?;
         kinds_wanted = files
             .iter()
             .filter_map(|f| f.outcome.as_ref().ok())

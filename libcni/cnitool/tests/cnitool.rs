@@ -101,6 +101,14 @@ fn attach_check_list_detach() {
         let node = Node::new();
         let pod = Pod::new("blue");
         node.ok(&["status", "cbr0"]);
+        // Set to nothing is not set: the tool then looks in the usual place.
+        let out = node
+            .tool(&["status", "nope"])
+            .env("NETCONFPATH", "")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(told.contains("/etc/cni/net.d"), "{told}");
         let text = node.ok(&["add", "cbr0", pod.netns()]);
         assert!(text.ends_with('}'), "as a plugin prints: {text:?}");
         let result: Value = serde_json::from_str(&text).unwrap();
