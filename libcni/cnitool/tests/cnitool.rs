@@ -397,3 +397,93 @@ fn chains_of_theirs_and_mixed() {
         }
     });
 }
+
+/// Plugins inherit the switch from whoever calls them.
+#[test]
+fn the_last_operations_are_shown() {
+    in_netns(|| {
+        let node = Node::new();
+        let pod = Pod::new("blue");
+        let file = node.at("operations");
+        let file = file.to_str().unwrap();
+        let told = node.err(&["last-ops", file]);
+        assert!(told.contains("records are off"), "{told}");
+        for (verb, netns) in [
+            ("add", pod.netns()),
+            ("add", pod.netns()),
+            ("del", pod.netns()),
+        ] {
+            let mut tool = node.tool(&[verb, "cbr0", netns]);
+            tool.env("PODWIRE_RECORD", file).output().unwrap();
+        }
+        let shown = node.ok(&["last-ops", file]);
+        let lines: Vec<&str> = shown.lines().collect();
+        // ADD, its failing twin, DEL.
+        assert!(
+            lines.len() >= 3 && lines[0].contains("bridge ADD cbr0 cnitool-"),
+            "{shown}"
+        );
+        assert!(
+            lines[0].contains("/eth0: ok in ") && lines[0].contains(" veth "),
+            "{shown}"
+        );
+        assert!(
+            lines[1].contains("bridge ADD") && lines[1].contains("duplicate"),
+            "{shown}"
+        );
+        let one = node.ok(&["--json", "last-ops", file, "-n", "1"]);
+        let one: Value = serde_json::from_str(&one).unwrap();
+        assert_eq!(
+            (&one["verb"], &one["plugin"]),
+            (&json!("DEL"), &json!("bridge"))
+        );
+        assert!(
+            one["phases"]
+                .as_object()
+                .is_some_and(|phases| !phases.is_empty())
+        );
+    });
+}
+
+/// What the manual and the timer's unit say can be typed.
+#[test]
+fn the_manual_and_the_unit_are_right() {
+    in_netns(|| {
+        let node = Node::new();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let manual = fs::read_to_string(root.join("../../docs/cnitool.md")).unwrap();
+        let commands = manual
+            .lines()
+            .filter_map(|line| line.strip_prefix("cnitool "));
+        let mut seen = 0;
+        for command in commands {
+            let verb = command.split_whitespace().next().unwrap();
+            let help = node.ok(&[verb, "--help"]);
+            let options = command
+                .split([' ', ','])
+                .filter(|word| word.starts_with("--"));
+            for option in options {
+                assert!(help.contains(option), "{verb} {option}: {help}");
+            }
+            seen += 1;
+        }
+        assert!(seen >= 12, "{seen}");
+
+        let unit = fs::read_to_string(root.join("systemd/podwire-gc.service")).unwrap();
+        let start = unit
+            .lines()
+            .find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/cnitool "));
+        let words = start
+            .unwrap()
+            .split(' ')
+            .filter(|word| *word != "$GC_OPTIONS");
+        let words: Vec<String> = words
+            .map(|word| word.replace("${CRI_SOCKET}", "/nowhere.sock"))
+            .collect();
+        let told = node.err(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(
+            told.contains("/nowhere.sock") && !told.contains("Usage"),
+            "{told}"
+        );
+    });
+}
