@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use testkit::{Call, Output, Pod};
 
+#[path = "edge/records.rs"]
+mod records;
+
 /// Cargo builds examples before it runs tests, beside the test's own directory.
 fn faulty() -> Call {
     let mut dir: PathBuf = std::env::current_exe().unwrap();
