@@ -133,6 +133,10 @@ fn attach_check_list_detach() {
         );
         assert_eq!(node.json(&["list", "another"]), json!([]));
 
+        // A second ADD is refused, and takes nothing away.
+        let told = node.err(&["add", "cbr0", pod.netns()]);
+        assert!(told.contains("DEL the attachment"), "{told}");
+
         // A path written in another way is the same namespace.
         let crooked = pod.netns().replace("/netns/", "//netns/./");
         node.ok(&["check", "cbr0", &crooked]);

@@ -30,6 +30,8 @@ pub(super) fn add(
         }
         Record::Pending(pending) => resume(runtime, list, &pending)?,
     }
+    // Should this be a second ADD without DEL, then what stands is in use, and no undo may touch it.
+    let stands = runtime.cache().read(&key).is_some();
     let whole = list.with_plugins(list.plugins.clone());
     let saved = Saved {
         key: &key,
@@ -57,6 +59,10 @@ pub(super) fn add(
         Ok(result) => {
             intent.done();
             Ok(CniResult::parse(&result, list.version)?)
+        }
+        Err(failed) if stands => {
+            intent.done();
+            Err(failed.error)
         }
         Err(failed) => Err(undo(runtime, &whole, at, &key, intent, *failed)),
     }
