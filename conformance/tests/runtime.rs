@@ -4,5 +4,9 @@
 
 #[path = "runtime/bench.rs"]
 mod bench;
+#[path = "runtime/interop.rs"]
+mod interop;
 #[path = "runtime/matrix.rs"]
 mod matrix;
+#[path = "runtime/mixed.rs"]
+mod mixed;

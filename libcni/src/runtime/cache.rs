@@ -188,6 +188,18 @@ impl CacheEntry {
         }
     }
 
+    /// The file's content, as either library would write it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let saved = Saved {
+            key: &self.key(),
+            at: &self.attach(),
+            config: &self.config,
+            result: self.result.as_ref(),
+        };
+        encode(KIND, saved).build().write_compact().into_bytes()
+    }
+
     /// The names of its file; good for comparing and looking up only, for nobody checked them.
     pub(super) fn key(&self) -> Key {
         Key {
