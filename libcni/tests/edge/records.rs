@@ -24,7 +24,7 @@ fn recorded(call: Call) -> Call {
 #[track_caller]
 fn taken() -> Record {
     let mut all = record::read(FILE);
-    let one = all.next().expect("a record");
+    let one = all.next().unwrap();
     assert_eq!(all.next(), None);
     fs::remove_file(FILE).unwrap();
     one
