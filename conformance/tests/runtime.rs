@@ -10,3 +10,7 @@ mod interop;
 mod matrix;
 #[path = "runtime/mixed.rs"]
 mod mixed;
+#[path = "runtime/scripts.rs"]
+mod scripts;
+#[path = "runtime/verbs.rs"]
+mod verbs;

@@ -5,7 +5,8 @@
 //! many plugins of the chain are still to be deleted, from that one back to the first) and `why`.
 //!
 //! An ADD writes it before the first plugin runs, holds a lock on it (flock(2), which ends with the process) and removes
-//! it when the result is in the cache. So a file without a lock is what a crash left, and can be undone by anyone.
+//! it when the result is in the cache. So a file without a lock is what a crash left, and can be undone by anyone, once the
+//! plugin that was at work has ended, too.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -128,7 +129,7 @@ impl Journal {
         let paths = file::list(&self.dir)?;
         let adding = paths
             .iter()
-            .filter(|path| is_locked(path))
+            .filter(|path| matches!(self.record(path), Record::Adding))
             .filter_map(|path| entry(path));
         Ok(adding.map(|(entry, _)| entry).collect())
     }
@@ -138,9 +139,13 @@ impl Journal {
             return Record::Adding;
         }
         match pending(path) {
+            None => Record::None,
             // A cache entry that is newer was made by an ADD that ended after this.
-            Some(pending) if !self.is_outdated(&pending) => Record::Pending(Box::new(pending)),
-            _ => Record::None,
+            Some(pending) if self.is_outdated(&pending) => Record::None,
+            Some(pending) if pending.verb == Verb::Add && is_at_work(&pending.entry) => {
+                Record::Adding
+            }
+            Some(pending) => Record::Pending(Box::new(pending)),
         }
     }
 
@@ -183,6 +188,26 @@ fn text(saved: Saved<'_>, verb: Verb, left: usize, why: &str) -> String {
 fn is_locked(path: &Path) -> bool {
     let file = File::open(path);
     file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Whether a plugin, or its delegate, survived the process that ran the ADD and is still busy with it: told by the
+/// environment it was given. Undone under its hands, the attachment would come back.
+fn is_at_work(entry: &CacheEntry) -> bool {
+    let wanted = [
+        "CNI_COMMAND=ADD".to_owned(),
+        format!("CNI_CONTAINERID={}", entry.container_id),
+        format!("CNI_IFNAME={}", entry.ifname),
+    ];
+    let at_work = |environ: Vec<u8>| {
+        let has = |variable: &String| environ.split(|b| *b == 0).any(|v| v == variable.as_bytes());
+        wanted.iter().all(has)
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .map(|process| process.path().join("environ"))
+        // Most of /proc is no process, and of those some just ended.
+        .filter_map(|environ| fs::read(environ).ok())
+        .any(at_work)
 }
 
 fn entry(path: &Path) -> Option<(CacheEntry, Node)> {
