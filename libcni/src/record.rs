@@ -117,8 +117,7 @@ pub fn begin(plugin: &'static str) {
         sink: None,
         trace: None,
     };
-    let switch = std::env::var_os(SWITCH).unwrap_or_default();
-    match Sink::parse(&switch.to_string_lossy()) {
+    match Sink::of_process() {
         Ok(Some(sink)) => operation.switch_on(sink),
         Ok(None) => {}
         Err(e) => complain(plugin, &format!("{SWITCH}: {e}")),
@@ -133,19 +132,18 @@ pub fn begin(plugin: &'static str) {
 /// `record` is no sink. The operation is recorded all the same if the environment asked for it.
 pub fn configure(config: &Node) -> Result<(), FieldError> {
     let wanted = wanted(config);
-    with_operation(|operation| {
-        if let Ok(Some(sink)) = &wanted {
-            operation.switch_on(sink.clone());
-        }
+    let Some(mut operation) = OPERATION.take() else {
+        return wanted.map(drop);
+    };
+    if let Ok(Some(sink)) = &wanted {
+        operation.switch_on(sink.clone());
+    }
+    if operation.sink.is_some() {
         if let Ok(name) = network_name(config) {
             name.as_str().clone_into(&mut operation.network);
         }
-    });
-    OPERATION.with_borrow_mut(|slot| {
-        if slot.as_ref().is_some_and(|o| o.sink.is_none()) {
-            *slot = None;
-        }
-    });
+        OPERATION.set(Some(operation));
+    }
     wanted.map(drop)
 }
 

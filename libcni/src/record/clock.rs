@@ -67,8 +67,8 @@ impl Clock {
         let mut times: Vec<(&'static str, Duration)> = Vec::new();
         for Interval { name, from, to } in self.intervals(over) {
             match times.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, time)) => *time += to - from,
-                None => times.push((name, to - from)),
+                Some((_, time)) => *time += to.saturating_sub(from),
+                None => times.push((name, to.saturating_sub(from))),
             }
         }
         let phases = times.into_iter().map(|(name, time)| Phase {

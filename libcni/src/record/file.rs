@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// How long others may keep the file locked. Each of them does so for some 20 us.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -32,6 +33,7 @@ pub(super) fn previous(path: &Path) -> PathBuf {
 /// It cannot be opened or written, is no regular file (a symlink is not followed: the directory may be anybody's), or
 /// stayed locked.
 pub(super) fn append(path: &Path, lines: &[u8], limit: u64) -> io::Result<()> {
+    survive_limits();
     let give_up = Instant::now() + PATIENCE;
     for _ in 0..TRIES {
         let mut file = open(path)?;
@@ -61,6 +63,14 @@ pub(super) fn append(path: &Path, lines: &[u8], limit: u64) -> io::Result<()> {
         return Err(written.err().unwrap_or(ErrorKind::StorageFull.into()));
     }
     Err(io::Error::other("is renamed again and again"))
+}
+
+/// Of files that become too large for `ulimit -f` is told by an errno, not by the end of the process: the answer has
+/// been given.
+#[allow(unsafe_code)]
+fn survive_limits() {
+    // SAFETY: no handler, so nothing runs in a signal's context.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -17,10 +17,13 @@ pub fn read(file: impl AsRef<Path>) -> impl Iterator<Item = Record> {
     lines.filter_map(|line| Record::parse(&line))
 }
 
+/// How often the file may be renamed while both are opened. Twice would be a surprise.
+const TRIES: u32 = 4;
+
 /// The previous file and this one. The later one first: should it become the previous one meanwhile, both are the same
 /// file, and it is tried again.
 fn open(path: &Path) -> (Option<File>, Option<File>) {
-    loop {
+    for _ in 0..TRIES {
         let now = File::open(path).ok();
         let before = File::open(previous(path)).ok();
         let inode = |file: &Option<File>| {
@@ -31,4 +34,6 @@ fn open(path: &Path) -> (Option<File>, Option<File>) {
             return (before, now);
         }
     }
+    // Two names of one file, which nobody of ours made.
+    (None, File::open(path).ok())
 }

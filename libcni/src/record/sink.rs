@@ -26,6 +26,20 @@ pub(super) const ALLOWED: &str = "\"journald\", or the absolute path of a file";
 pub struct SinkError(String);
 
 impl Sink {
+    /// What the environment says.
+    ///
+    /// # Errors
+    /// As [`Sink::parse`], or text that is not UTF-8.
+    pub fn of_process() -> Result<Option<Self>, SinkError> {
+        let Some(switch) = std::env::var_os(super::SWITCH) else {
+            return Ok(None);
+        };
+        match switch.to_str() {
+            Some(text) => Self::parse(text),
+            None => Err(SinkError(super::clipped(&switch.to_string_lossy()))),
+        }
+    }
+
     /// `journald` or an absolute path; an empty text is none.
     ///
     /// # Errors

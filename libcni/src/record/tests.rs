@@ -143,6 +143,9 @@ fn a_file_is_read_back_oldest_first() {
     assert_eq!(verbs, ["FIRST", "SECOND", "THIRD", "FOURTH"]);
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+    fs::hard_link(&path, dir.path().join("both")).unwrap();
+    fs::rename(dir.path().join("both"), dir.path().join("ops.1")).unwrap();
+    assert_eq!(read(&path).count(), 3);
 }
 
 /// Every line is in one of the two files, and neither is larger than it may be.
@@ -162,7 +165,9 @@ fn fifty_writers_lose_nothing() {
                 for n in 0..EACH {
                     let line = record(&format!("{writer}-{n:03}")).to_line() + "\n";
                     file::append(path, line.as_bytes(), limit).unwrap();
-                    assert!(fs::metadata(path).unwrap().len() <= limit);
+                    // Not there for a moment when it was renamed.
+                    let len = fs::metadata(path).map_or(0, |meta| meta.len());
+                    assert!(len <= limit);
                 }
             });
         }

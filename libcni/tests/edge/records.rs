@@ -219,6 +219,21 @@ fn a_record_that_fails_harms_nothing() {
         }
         assert_eq!(fs::read_to_string("/run/precious").unwrap(), "precious\n");
         assert!(!Path::new("/run/nowhere").exists());
+        // A limit of the process, which ends those that do not expect it.
+        let limited = add("none", &pod).env(ENV, FILE).command();
+        let mut shell = std::process::Command::new("sh");
+        let script = "ulimit -f 0; exec \"$0\" < /run/config";
+        fs::write("/run/config", config("1.1.0", "none")).unwrap();
+        shell.args(["-c", script]).arg(limited.get_program());
+        shell.env_clear().envs(
+            limited
+                .get_envs()
+                .filter_map(|(key, value)| Some((key, value?))),
+        );
+        let out = shell.output().unwrap();
+        assert!(out.status.success(), "{out:?}");
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(said.contains("File too large"), "{said}");
         // Nor does it need a stderr to complain to.
         let mut child = add("none", &pod).env(ENV, "/dev/full").command();
         let closed = fs::File::options().write(true).open("/dev/full").unwrap();
