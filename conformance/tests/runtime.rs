@@ -4,6 +4,8 @@
 
 #[path = "runtime/bench.rs"]
 mod bench;
+#[path = "runtime/crash.rs"]
+mod crash;
 #[path = "runtime/interop.rs"]
 mod interop;
 #[path = "runtime/matrix.rs"]
