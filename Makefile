@@ -1,6 +1,6 @@
 # Podwire: `make` lists what there is.
 
-PLUGINS := bridge loopback host-local
+PLUGINS := bridge loopback host-local overlay flannel
 TOOLS   := cnitool
 UNITS   := podwire-gc.service podwire-gc.timer
 
@@ -45,7 +45,8 @@ help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 build: ## Static executables of every plugin and tool, in dist/bin (which can serve as a CNI_PATH)
-	$(BUILD) --profile plugin $(patsubst %,--package %,$(PLUGINS) $(TOOLS))
+	$(BUILD) --profile plugin $(patsubst %,--package %,$(filter-out flannel,$(PLUGINS)) $(TOOLS))
+	@cp -f $(OUT)/plugin/overlay $(OUT)/plugin/flannel # the same under the name that configurations have
 	@mkdir -p dist/bin
 	@set -e; for program in $(PLUGINS) $(TOOLS); do \
 		! ldd $(OUT)/plugin/$$program 2>/dev/null | grep '=>' || { echo "$$program is not static" >&2; exit 1; }; \

@@ -1,0 +1,184 @@
+//! The delegate's configuration as ADD gave it, one file per attachment: DEL must undo what was done then, whatever
+//! `subnet.env` says by now.
+//!
+//! flannel's own plugin names the file by the container alone. Ours are `<container>@<interface>`, which no container's
+//! ID can be, so that a container may be on several flannel networks; and the first of them also has flannel's name, for
+//! its DEL after going back to it. Either name is read.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use libcni::spec::error::{CniError, Code};
+use libcni::spec::json::Fields;
+use libcni::spec::{Attachment, NetName, Node};
+
+/// The files of one attachment.
+#[derive(Debug)]
+pub struct Scratch {
+    own: PathBuf,
+    flannels: PathBuf,
+}
+
+impl Scratch {
+    /// Of an attachment; nothing need be there.
+    pub fn of(data_dir: &Path, at: &Attachment) -> Self {
+        let (id, ifname) = (&at.container_id, &at.ifname);
+        Self {
+            own: data_dir.join(format!("{id}@{ifname}")),
+            flannels: data_dir.join(id.as_str()),
+        }
+    }
+
+    /// The delegate's configuration on that network; none if there is none, or it is torn.
+    pub fn read(&self, net: &NetName) -> Option<Vec<u8>> {
+        [&self.own, &self.flannels]
+            .into_iter()
+            .find_map(|file| read(file, net))
+    }
+
+    /// Keeps it, whole or not at all.
+    pub fn write(&self, conf: &[u8]) -> Result<(), CniError> {
+        let dir = self.own.parent().unwrap_or(Path::new("."));
+        let write = || {
+            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            replace(&self.own, conf)?;
+            // Another network of this container has it, or flannel's plugin made it.
+            match fs::hard_link(&self.own, &self.flannels) {
+                Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+                _ => Ok(()),
+            }
+        };
+        write().map_err(|e| failed("write", &self.own, &e))
+    }
+
+    /// Forgets it, under both names unless flannel's is another network's.
+    pub fn remove(&self, net: &NetName) -> Result<(), CniError> {
+        let torn_or_ours = |file: &Path| match fs::read(file) {
+            Ok(bytes) => name(&bytes).is_none_or(|name| name == net.as_str()),
+            Err(_) => false,
+        };
+        if torn_or_ours(&self.flannels) {
+            remove(&self.flannels)?;
+        }
+        remove(&self.own)
+    }
+}
+
+/// Every attachment of a network that has a file of ours: container and interface.
+pub fn all(data_dir: &Path, net: &NetName) -> Vec<(String, String)> {
+    let entries = fs::read_dir(data_dir).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| read(&entry.path(), net).is_some());
+    let names = ours.filter_map(|entry| entry.file_name().into_string().ok());
+    let split = names.filter_map(|name| {
+        let (id, ifname) = name.split_once('@')?;
+        Some((id.to_owned(), ifname.to_owned()))
+    });
+    split.collect()
+}
+
+fn read(file: &Path, net: &NetName) -> Option<Vec<u8>> {
+    let bytes = fs::read(file).ok()?;
+    (name(&bytes)? == net.as_str()).then_some(bytes)
+}
+
+/// The network's name in a configuration.
+fn name(conf: &[u8]) -> Option<String> {
+    let node = Node::parse(conf).ok()?;
+    Fields::of(&node, "").ok()?.str("name").ok()?
+}
+
+fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
+    let new = file.with_extension(format!("{}.new", std::process::id()));
+    let write = || {
+        let mut options = OpenOptions::new();
+        let mut draft: File = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
+        draft.write_all(content)?;
+        draft.sync_all()?; // a pod that outlives a power failure is to be deleted by this
+        fs::rename(&new, file)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&new)))
+}
+
+fn remove(file: &Path) -> Result<(), CniError> {
+    match fs::remove_file(file) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(failed("remove", file, &e)),
+        _ => Ok(()),
+    }
+}
+
+fn failed(step: &str, file: &Path, e: &io::Error) -> CniError {
+    CniError::new(Code::Io, format!("{step} {}: {e}", file.display()))
+        .with_details("`dataDir` of the plugin; is the file system full or read-only?")
+}
+
+#[cfg(test)]
+mod tests {
+    use libcni::spec::{ContainerId, IfName};
+
+    use super::*;
+
+    fn at(id: &str, ifname: &str) -> Attachment {
+        Attachment {
+            container_id: ContainerId::parse(id).unwrap(),
+            ifname: IfName::parse(ifname).unwrap(),
+        }
+    }
+
+    fn files(dir: &Path) -> Vec<String> {
+        let names = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn two_networks_of_a_container() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("deep/flannel");
+        let (a, b) = (NetName::parse("a").unwrap(), NetName::parse("b").unwrap());
+        let (one, two) = (
+            Scratch::of(&data, &at("c1", "eth0")),
+            Scratch::of(&data, &at("c1", "net1")),
+        );
+        assert_eq!(one.read(&a), None);
+        one.write(br#"{"name":"a"}"#).unwrap();
+        two.write(br#"{"name":"b"}"#).unwrap();
+        assert_eq!(files(&data), ["c1", "c1@eth0", "c1@net1"]);
+        assert_eq!(one.read(&a).unwrap(), br#"{"name":"a"}"#);
+        assert_eq!(two.read(&b).unwrap(), br#"{"name":"b"}"#);
+        assert_eq!(all(&data, &b), [("c1".to_owned(), "net1".to_owned())]);
+        two.remove(&b).unwrap();
+        assert_eq!(
+            files(&data),
+            ["c1", "c1@eth0"],
+            "flannel's name is the other network's"
+        );
+        one.remove(&a).unwrap();
+        one.remove(&a).unwrap();
+        assert_eq!(files(&data), [""; 0]);
+    }
+
+    #[test]
+    fn flannels_file_is_read_and_a_torn_one_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let net = NetName::parse("cbr0").unwrap();
+        let scratch = Scratch::of(dir.path(), &at("c1", "eth0"));
+        fs::write(dir.path().join("c1"), r#"{"name":"cbr0","type":"bridge"}"#).unwrap();
+        assert!(scratch.read(&net).is_some());
+        for torn in ["", "{\"name\":\"cb", "null", "\0\0"] {
+            fs::write(dir.path().join("c1"), torn).unwrap();
+            assert_eq!(scratch.read(&net), None, "{torn:?}");
+        }
+        scratch.remove(&net).unwrap();
+        assert_eq!(files(dir.path()), [""; 0], "nobody can use a torn one");
+    }
+}

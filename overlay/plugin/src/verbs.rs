@@ -1,0 +1,166 @@
+//! The verbs, each one of the delegate's.
+
+use std::path::{Path, PathBuf};
+
+use libcni::plugin::{Call, Undo, delegate, suite};
+use libcni::spec::error::{CniError, Code};
+use libcni::spec::json::Fields;
+use libcni::spec::{Attachment, CniResult, Node, Verb};
+
+use crate::conf::{Places, delegate_conf};
+use crate::scratch::{self, Scratch};
+use crate::subnet_env::SubnetEnv;
+
+/// Whether a list of attachments came with GC, and which: handed on as it is.
+const GC_KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+
+/// A delegate and what it is given.
+struct Delegate {
+    file: PathBuf,
+    conf: Vec<u8>,
+}
+
+/// Attaches by the delegate, with the lease of this moment.
+pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
+    let places = Places::of(&call.node)?;
+    let env = SubnetEnv::read(&places.subnet_file)?;
+    let conf = delegate_conf(call, &env)?;
+    let delegate = Delegate::new(call, conf.write_compact().into_bytes())?;
+    let scratch = Scratch::of(&places.data_dir, call.attachment()?);
+    // Should this be a second ADD without DEL, then what stands is in use, and no undo may touch it.
+    let stands = scratch.read(call.network()).is_some();
+    let mut undo = Undo::new();
+    if !stands {
+        undo.push("detach by the delegate", || {
+            del(call).map_err(|e| e.to_string())
+        });
+        // Before the delegate works: whatever kills us, DEL knows what to undo.
+        scratch.write(&delegate.conf)?;
+    }
+    let printed = delegate.run(Verb::Add)?;
+    if stands {
+        scratch.write(&delegate.conf)?;
+    }
+    let result = Node::parse(&printed).map_err(|e| {
+        let msg = format!("{} printed no result: {e}", delegate.file.display());
+        CniError::new(Code::Internal, msg)
+    })?;
+    let result = CniResult::parse(&result, call.version())?;
+    undo.commit();
+    Ok(result)
+}
+
+/// Detaches by the delegate, with the configuration of its ADD. It is kept until that succeeds.
+pub fn del(call: &Call) -> Result<(), CniError> {
+    let places = Places::of(&call.node)?;
+    let scratch = Scratch::of(&places.data_dir, call.attachment()?);
+    let conf = match scratch.read(call.network()) {
+        Some(conf) => conf,
+        None => without_scratch(call, &places)?,
+    };
+    Delegate::new(call, conf)?.run(Verb::Del)?;
+    scratch.remove(call.network())
+}
+
+/// Compares by the delegate.
+pub fn check(call: &Call) -> Result<(), CniError> {
+    let places = Places::of(&call.node)?;
+    let scratch = Scratch::of(&places.data_dir, call.attachment()?);
+    let Some(conf) = scratch.read(call.network()) else {
+        let id = &call.attachment()?.container_id;
+        return Err(CniError::new(
+            Code::UnknownContainer,
+            format!("{id} is not attached to this network"),
+        )
+        .with_details(format!(
+            "there is no file of it in {}",
+            places.data_dir.display()
+        )));
+    };
+    let conf = with_keys_of(call, &conf, &["prevResult"])?;
+    Delegate::new(call, conf)?.run(Verb::Check)?;
+    Ok(())
+}
+
+/// Frees by the delegate, then forgets who is not valid.
+pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
+    let places = Places::of(&call.node)?;
+    let conf = without_scratch(call, &places)?;
+    let delegate = Delegate::new(call, with_keys_of(call, &conf, &GC_KEYS)?)?;
+    delegate.run(Verb::Gc)?;
+    if !delegate.frees() {
+        return Ok(());
+    }
+    for (id, ifname) in scratch::all(&places.data_dir, call.network()) {
+        let names =
+            |at: &&Attachment| at.container_id.as_str() == id && at.ifname.as_str() == ifname;
+        if valid.iter().any(|at| names(&at)) {
+            continue;
+        }
+        let at = Attachment {
+            container_id: libcni::spec::ContainerId::parse(&id)?,
+            ifname: libcni::spec::IfName::parse(&ifname)?,
+        };
+        Scratch::of(&places.data_dir, &at).remove(call.network())?;
+    }
+    Ok(())
+}
+
+/// Ready when the node has a lease and the delegate is.
+pub fn status(call: &Call) -> Result<(), CniError> {
+    let places = Places::of(&call.node)?;
+    let unready = |e: CniError| CniError {
+        code: Code::NotAvailable,
+        ..e
+    };
+    let env = SubnetEnv::read(&places.subnet_file).map_err(unready)?;
+    let conf = delegate_conf(call, &env)?;
+    let delegate = Delegate::new(call, conf.write_compact().into_bytes()).map_err(unready)?;
+    delegate.run(Verb::Status)?;
+    Ok(())
+}
+
+/// What the delegate would be given now; without a lease (the agent is gone, too), as far as it goes without: names
+/// are all that DEL and GC need.
+fn without_scratch(call: &Call, places: &Places) -> Result<Vec<u8>, CniError> {
+    let env = SubnetEnv::read(&places.subnet_file).unwrap_or(SubnetEnv {
+        networks: Vec::new(),
+        subnets: Vec::new(),
+        mtu: 1500,
+        ip_masq: false, // so that the delegate looks for rules of its own
+    });
+    Ok(delegate_conf(call, &env)?.write_compact().into_bytes())
+}
+
+/// A configuration with some of the call's keys.
+fn with_keys_of(call: &Call, conf: &[u8], keys: &[&str]) -> Result<Vec<u8>, CniError> {
+    let Node::Object(mut members) = Node::parse(conf)? else {
+        return Ok(conf.to_vec());
+    };
+    let fields = Fields::of(&call.node, "")?;
+    for key in keys {
+        if let Some(value) = fields.node(key) {
+            members.push(((*key).to_owned(), value.into_owned()));
+        }
+    }
+    Ok(Node::Object(members).write_compact().into_bytes())
+}
+
+impl Delegate {
+    fn new(call: &Call, conf: Vec<u8>) -> Result<Self, CniError> {
+        let node = Node::parse(&conf)?;
+        let kind = Fields::of(&node, "")?.str("type")?.unwrap_or_default();
+        let file = delegate::find(&kind, &call.env.path)?;
+        Ok(Self { file, conf })
+    }
+
+    fn run(&self, verb: Verb) -> Result<Vec<u8>, CniError> {
+        delegate::exec(&self.file, verb, &self.conf)
+    }
+
+    /// Whether its GC does something: the reference's succeeds and frees nothing.
+    fn frees(&self) -> bool {
+        let name = self.file.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| suite::is_own(Path::new(&self.file), name))
+    }
+}

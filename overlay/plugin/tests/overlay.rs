@@ -1,0 +1,383 @@
+//! The plugin over real delegates, in real namespaces.
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use testkit::{Call, Pod, bin_dir, in_netns, ip_json, sh};
+
+const ENV: &str = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+
+/// A node that a flannel agent has been on.
+struct Node {
+    dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn new() -> Self {
+        let node = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        node.lease(ENV);
+        fs::create_dir(node.at("bin")).unwrap();
+        node.delegates(&bin_dir());
+        node
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn lease(&self, text: &str) {
+        fs::write(self.at("subnet.env"), text).unwrap();
+    }
+
+    /// Whose bridge and host-local are run.
+    fn delegates(&self, dir: &Path) {
+        for name in ["bridge", "host-local"] {
+            let _ = fs::remove_file(self.at("bin").join(name));
+            symlink(dir.join(name), self.at("bin").join(name)).unwrap();
+        }
+    }
+
+    /// Of the stock manifest, with directories of this test's.
+    fn conf(&self) -> Value {
+        json!({
+            "cniVersion": "1.1.0", "name": "cbr0", "type": "flannel",
+            "subnetFile": self.at("subnet.env"), "dataDir": self.at("flannel"),
+            "ipam": {"dataDir": self.at("store")},
+            "delegate": {"hairpinMode": true, "isDefaultGateway": true},
+        })
+    }
+
+    fn call(&self, verb: &str, id: &str, netns: &str) -> Call {
+        Call::new(env!("CARGO_BIN_EXE_overlay"))
+            .verb(verb)
+            .container(id)
+            .netns(netns)
+            .ifname("eth0")
+            .cni_path(self.at("bin"))
+            .stdin(self.conf().to_string())
+    }
+
+    fn with(&self, call: Call, key: &str, value: Value) -> Call {
+        let mut conf = self.conf();
+        conf[key] = value;
+        call.stdin(conf.to_string())
+    }
+
+    fn files(&self, dir: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.at(dir)).into_iter().flatten();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| !name.starts_with(['.', 'l'])).collect();
+        names.sort();
+        names
+    }
+
+    fn is_empty(&self) {
+        assert_eq!(self.files("flannel"), [""; 0]);
+        assert_eq!(self.files("store/cbr0"), [""; 0]);
+        assert_eq!(sh("ip -o link show type veth"), "");
+    }
+}
+
+/// A delegate that shows what it was given.
+fn spy(node: &Node) -> PathBuf {
+    let (file, seen) = (node.at("bin/bridge"), node.at("seen"));
+    fs::remove_file(&file).unwrap();
+    fs::write(
+        &file,
+        format!(
+            "#!/bin/sh\ncat > {}\necho '{{\"cniVersion\":\"1.1.0\"}}'\n",
+            seen.display()
+        ),
+    )
+    .unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    seen
+}
+
+/// What flannel's own plugin hands to its delegate, to the byte.
+#[test]
+fn the_delegates_configuration_is_flannels() {
+    in_netns(|| {
+        let node = Node::new();
+        let seen = spy(&node);
+        let pod = Pod::new("pod");
+        let stock = json!({
+            "cniVersion": "0.3.1", "name": "cbr0", "type": "flannel",
+            "subnetFile": node.at("subnet.env"), "dataDir": node.at("flannel"),
+            "delegate": {"hairpinMode": true, "isDefaultGateway": true},
+        });
+        let given = |conf: &Value| {
+            node.call("ADD", "c1", pod.netns())
+                .stdin(conf.to_string())
+                .ok();
+            let given = fs::read_to_string(&seen).unwrap();
+            node.call("DEL", "c1", pod.netns())
+                .stdin(conf.to_string())
+                .run();
+            given
+        };
+        assert_eq!(
+            given(&stock),
+            r#"{"cniVersion":"0.3.1","hairpinMode":true,"ipMasq":false,"ipam":{"ranges":[[{"subnet":"10.244.1.0/24"}]],"routes":[{"dst":"10.244.0.0/16"}],"type":"host-local"},"isDefaultGateway":true,"isGateway":true,"mtu":1450,"name":"cbr0","type":"bridge"}"#
+        );
+
+        node.lease("FLANNEL_IPV6_NETWORK=2001:cafe:42::/56\nFLANNEL_IPV6_SUBNET=2001:cafe:42:1::1/64\nFLANNEL_MTU=1430\nFLANNEL_IPMASQ=false\nFLANNEL_NETWORK=10.244.0.0/16,10.245.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\n");
+        let mut rich = stock.clone();
+        rich["delegate"] = json!({"type": "ptp", "mtu": 1400, "ipMasq": false});
+        rich["ipam"] = json!({"type": "host-local", "dataDir": "/x", "routes": [{"dst": "0.0.0.0/0"}], "ranges": "replaced"});
+        rich["runtimeConfig"] = json!({"portMappings": []});
+        fs::rename(node.at("bin/bridge"), node.at("bin/ptp")).unwrap();
+        assert_eq!(
+            given(&rich),
+            r#"{"cniVersion":"0.3.1","ipMasq":false,"ipam":{"dataDir":"/x","ranges":[[{"subnet":"10.244.1.0/24"}],[{"subnet":"2001:cafe:42:1::/64"}]],"routes":[{"dst":"0.0.0.0/0"},{"dst":"10.244.0.0/16"},{"dst":"10.245.0.0/16"},{"dst":"2001:cafe:42::/56"}],"type":"host-local"},"mtu":1400,"name":"cbr0","runtimeConfig":{"portMappings":[]},"type":"ptp"}"#
+        );
+    });
+}
+
+/// The manual's network, and every key it names, and no other.
+#[test]
+fn the_manual_is_right() {
+    in_netns(|| {
+        let manual =
+            fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/overlay.md"))
+                .unwrap();
+        let block = manual
+            .split("```json\n")
+            .nth(1)
+            .unwrap()
+            .split("```")
+            .next()
+            .unwrap();
+        let list: Value = serde_json::from_str(block).unwrap();
+        let node = Node::new();
+        let mut conf = node.conf();
+        conf["delegate"] = list["plugins"][0]["delegate"].clone();
+        conf["name"] = list["name"].clone();
+        conf["cniVersion"] = list["cniVersion"].clone();
+        let pod = Pod::new("pod");
+        let call = |verb: &str| node.call(verb, "c1", pod.netns()).stdin(conf.to_string());
+        call("ADD").ok();
+        assert_eq!(
+            pod.ip_json(&["route", "show", "default"])[0]["gateway"],
+            "10.244.1.1"
+        );
+        call("DEL").ok();
+        node.is_empty();
+
+        let rows = manual.lines().filter_map(|line| line.strip_prefix("| `"));
+        let documented: Vec<&str> = rows.map(|row| row.split('`').next().unwrap()).collect();
+        let source = include_str!("../src/conf.rs");
+        assert_eq!(
+            documented,
+            ["subnetFile", "dataDir", "delegate", "ipam", "runtimeConfig"]
+        );
+        for key in documented {
+            assert!(source.contains(&format!("\"{key}\"")), "{key}");
+        }
+    });
+}
+
+#[test]
+fn a_pod_comes_and_goes() {
+    in_netns(|| {
+        for delegates in [bin_dir(), PathBuf::from("/usr/lib/cni")] {
+            let node = Node::new();
+            node.delegates(&delegates);
+            let theirs = delegates.starts_with("/usr");
+            let version = if theirs { "1.0.0" } else { "1.1.0" };
+            let pod = Pod::new("pod");
+            let call = |verb: &str| {
+                node.with(
+                    node.call(verb, "c1", pod.netns()),
+                    "cniVersion",
+                    json!(version),
+                )
+            };
+            let result = call("ADD").ok();
+            assert_eq!(result["ips"][0]["address"], "10.244.1.2/24");
+            assert_eq!(node.files("flannel"), ["c1", "c1@eth0"]);
+            assert_eq!(
+                fs::metadata(node.at("flannel/c1@eth0"))
+                    .unwrap()
+                    .permissions()
+                    .mode()
+                    & 0o777,
+                0o600
+            );
+            assert_eq!(ip_json(&["link", "show", "cni0"])[0]["mtu"], 1450);
+            assert_eq!(pod.ip_json(&["link", "show", "eth0"])[0]["mtu"], 1450);
+            assert_eq!(
+                pod.ip_json(&["route", "show", "10.244.0.0/16"])[0]["gateway"],
+                "10.244.1.1"
+            );
+
+            let check = || {
+                let mut conf = node.conf();
+                conf["prevResult"] = result.clone();
+                call("CHECK").stdin(conf.to_string()).run().status.success()
+            };
+            // Debian's does not find the route to the cluster, and says so of every pod.
+            assert_eq!(check(), !theirs);
+            pod.sh("ip address flush dev eth0");
+            assert!(!check(), "CHECK is the delegate's");
+
+            // The lease changes; what stands is deleted as it was made.
+            node.lease(&ENV.replace("10.244.1.", "10.244.9."));
+            call("DEL").ok();
+            node.is_empty();
+            call("DEL").ok();
+            sh("ip link delete cni0");
+        }
+    });
+}
+
+#[test]
+fn a_failed_del_is_tried_again_with_what_add_was_given() {
+    in_netns(|| {
+        let node = Node::new();
+        let pod = Pod::new("pod");
+        node.call("ADD", "c1", pod.netns()).ok();
+        fs::rename(node.at("bin/bridge"), node.at("bin/away")).unwrap();
+        fs::remove_file(node.at("subnet.env")).unwrap();
+        node.call("DEL", "c1", pod.netns()).err();
+        assert_eq!(node.files("flannel"), ["c1", "c1@eth0"], "kept");
+        fs::rename(node.at("bin/away"), node.at("bin/bridge")).unwrap();
+        node.call("DEL", "c1", pod.netns()).ok();
+        node.is_empty();
+    });
+}
+
+#[test]
+fn a_pod_of_flannels_plugin_is_taken_over_and_back() {
+    in_netns(|| {
+        let node = Node::new();
+        let pod = Pod::new("pod");
+        node.call("ADD", "c1", pod.netns()).ok();
+        // As flannel's plugin would have left it: its name alone.
+        fs::remove_file(node.at("flannel/c1@eth0")).unwrap();
+        node.lease(&ENV.replace("10.244.1.", "10.244.9."));
+        node.call("DEL", "c1", pod.netns()).ok();
+        node.is_empty();
+
+        node.lease(ENV);
+        // Without any file, by the lease and the names.
+        node.call("ADD", "c2", pod.netns()).ok();
+        fs::remove_dir_all(node.at("flannel")).unwrap();
+        node.call("DEL", "c2", pod.netns()).ok();
+        node.is_empty();
+    });
+}
+
+#[test]
+fn a_failed_add_leaves_nothing_and_a_second_one_takes_nothing() {
+    in_netns(|| {
+        let node = Node::new();
+        let pod = Pod::new("pod");
+        let error = node.call("ADD", "c1", "/run/netns/never").err();
+        assert_eq!(error["code"], 8);
+        node.lease(&ENV.replace("10.244.1.1/24", "10.244.1.1/31"));
+        node.call("ADD", "c1", pod.netns()).err();
+        node.is_empty();
+        node.lease(ENV);
+
+        node.call("ADD", "c1", pod.netns()).ok();
+        node.call("ADD", "c1", pod.netns()).err();
+        assert_eq!(node.files("flannel"), ["c1", "c1@eth0"]);
+        assert_eq!(
+            pod.ip_json(&["address", "show", "eth0"])
+                .as_array()
+                .unwrap()
+                .len(),
+            1
+        );
+        node.call("DEL", "c1", pod.netns()).ok();
+        node.is_empty();
+    });
+}
+
+#[test]
+fn without_a_lease_nothing_is_ready() {
+    in_netns(|| {
+        let node = Node::new();
+        let pod = Pod::new("pod");
+        node.call("STATUS", "", "").ok();
+        fs::remove_file(node.at("subnet.env")).unwrap();
+        for verb in ["STATUS", "ADD"] {
+            let error = node.call(verb, "c1", pod.netns()).err();
+            assert_eq!(error["code"], 50, "{error}");
+            let msg = error["msg"].as_str().unwrap();
+            assert!(
+                msg.starts_with("failed to load flannel 'subnet.env' file: open "),
+                "{msg}"
+            );
+            assert!(
+                error["details"].as_str().unwrap().contains("flanneld"),
+                "{error}"
+            );
+        }
+        node.lease("FLANNEL_MTU=1450\n");
+        let error = node.call("STATUS", "", "").err();
+        assert_eq!(error["code"], 50);
+        assert!(
+            error["msg"]
+                .as_str()
+                .unwrap()
+                .contains("is missing FLANNEL_NETWORK"),
+            "{error}"
+        );
+        // The delegate's own state counts, too.
+        node.lease(&ENV.replace("10.244.1.1/24", "10.244.1.1/31"));
+        node.call("STATUS", "", "").err();
+        node.is_empty();
+    });
+}
+
+#[test]
+fn gc_keeps_who_is_valid() {
+    in_netns(|| {
+        let node = Node::new();
+        let pods = [Pod::new("a"), Pod::new("b")];
+        for (pod, id) in pods.iter().zip(["a", "b"]) {
+            node.call("ADD", id, pod.netns()).ok();
+        }
+        let gc = |valid: Value| {
+            node.with(node.call("GC", "", ""), "cni.dev/valid-attachments", valid)
+                .ok();
+        };
+        gc(json!([{"containerID": "a", "ifname": "eth0"}]));
+        assert_eq!(node.files("flannel"), ["a", "a@eth0"]);
+        assert_eq!(node.files("store/cbr0"), ["10.244.1.2"]);
+        gc(json!([]));
+        node.is_empty();
+    });
+}
+
+#[test]
+fn keys_that_are_not_the_users() {
+    in_netns(|| {
+        let node = Node::new();
+        let pod = Pod::new("pod");
+        for (key, value) in [
+            ("delegate", json!({"name": "x"})),
+            ("delegate", json!({"ipam": {}})),
+            ("delegate", json!({"type": 7})),
+            ("delegate", json!([])),
+            ("ipam", json!("host-local")),
+            ("subnetFile", json!(7)),
+        ] {
+            let error = node
+                .with(node.call("ADD", "c1", pod.netns()), key, value.clone())
+                .err();
+            assert_eq!(error["code"], 7, "{key} {value}: {error}");
+        }
+        let traversal = json!({"type": "../../bin/sh"});
+        node.with(node.call("ADD", "c1", pod.netns()), "delegate", traversal)
+            .err();
+        node.is_empty();
+    });
+}
