@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use cri::{Client, Sandbox, SandboxConfig};
 
-use crate::containerd::{Node, pause};
+use crate::containerd::Node;
+use crate::place::pause;
 
 const CRI_TOML: &str = include_str!("cri/cri.toml");
 const SOCKET: &str = "/run/containerd/containerd.sock";

@@ -5,3 +5,4 @@
 pub mod containerd;
 pub mod cri;
 pub mod differential;
+pub mod place;

@@ -411,7 +411,7 @@ fn a_demo_that_is_killed_leaves_nothing() {
 
 /// The node's first process is the one whose parent is `unshare`: the only `cat` that was told the node's name.
 fn first_process_of(node: &str) -> u32 {
-    let wanted = format!("NODE_NAME={node}");
+    let wanted = format!("PLACE_NAME={node}");
     let told = |pid: &u32| {
         let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();

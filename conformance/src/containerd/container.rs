@@ -8,7 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{IMAGE, NAMESPACE, Node, PATIENCE, STOP, pause};
+use super::{IMAGE, NAMESPACE, Node, PATIENCE};
+use crate::place::{STOP, pause};
 
 /// A running container. Dropping it leaves it to its node.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
-//! What there is on a [`Node`], to be compared before and after a pod.
+//! What there is in a [`Place`], to be compared before and after a pod.
 
 use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use super::{Node, each, machine, text};
+use super::{Place, each, machine, text};
 
-/// What a node holds that a pod could have left behind, each entry a line fit for people.
+/// What a place holds that a pod could have left behind, each entry a line fit for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Still {
     /// Links other than `lo` and bridges.
@@ -26,7 +26,7 @@ pub struct Still {
     pub mounts: BTreeSet<String>,
     /// Network namespaces, by their inode, with a process or a mount that holds them.
     pub netns: BTreeSet<String>,
-    /// Containers, tasks and snapshots that containerd knows.
+    /// What the runtime knows: containers, tasks, snapshots, networks.
     pub containers: BTreeSet<String>,
     /// Processes, by name.
     pub processes: BTreeSet<String>,
@@ -44,10 +44,10 @@ pub struct Rule {
 // === impl Still ===
 
 impl Still {
-    /// What is there now.
-    pub(super) fn of(node: &Node) -> Result<Still> {
+    /// What is there now, but for what only the runtime knows.
+    pub(super) fn of(place: &Place) -> Result<Still> {
         let mut still = Still::default();
-        let links = node.json(&["ip", "-j", "-d", "link"])?;
+        let links = place.json(&["ip", "-j", "-d", "link"])?;
         let mut bridges = BTreeSet::new();
         for link in each(&links) {
             let name = text(link, "/ifname");
@@ -57,7 +57,7 @@ impl Still {
                 still.links.insert(name.to_owned());
             }
         }
-        for entry in each(&node.json(&["bridge", "-j", "fdb", "show"])?) {
+        for entry in each(&place.json(&["bridge", "-j", "fdb", "show"])?) {
             // Multicast groups come and go as each link joins and leaves them.
             let group = ["33:33:", "01:00:5e:"]
                 .iter()
@@ -70,14 +70,14 @@ impl Still {
                 ));
             }
         }
-        for entry in each(&node.json(&["ip", "-j", "neigh"])?) {
+        for entry in each(&place.json(&["ip", "-j", "neigh"])?) {
             still.neighbours.insert(format!(
                 "{} dev {}",
                 text(entry, "/dst"),
                 text(entry, "/dev")
             ));
         }
-        for route in each(&node.json(&["ip", "-j", "route", "show", "table", "all"])?) {
+        for route in each(&place.json(&["ip", "-j", "route", "show", "table", "all"])?) {
             let own = text(route, "/protocol") == "kernel" && bridges.contains(text(route, "/dev"));
             if !own && text(route, "/dev") != "lo" {
                 still.routes.insert(format!(
@@ -87,13 +87,13 @@ impl Still {
                 ));
             }
         }
-        still.rules = node
+        still.rules = place
             .rules()?
             .into_iter()
             .map(|rule| format!("{}: {}", rule.place, rule.text))
             .collect();
-        for network in node.list("/var/lib/cni/networks") {
-            for file in node.list(&format!("/var/lib/cni/networks/{network}")) {
+        for network in place.list("/var/lib/cni/networks") {
+            for file in place.list(&format!("/var/lib/cni/networks/{network}")) {
                 // A hidden name is not an address: an index that some IPAM plugin keeps of its files, say.
                 let meant_to_stay = file == "lock"
                     || file.starts_with("last_reserved_ip.")
@@ -103,40 +103,20 @@ impl Still {
                 }
             }
         }
-        for file in node.list("/var/lib/cni/results") {
+        for file in place.list("/var/lib/cni/results") {
             still.files.insert(format!("results/{file}"));
         }
-        for line in node.read("/proc/1/mountinfo")?.lines() {
+        for line in place.read("/proc/1/mountinfo")?.lines() {
             still
                 .mounts
                 .extend(line.split(' ').nth(4).map(str::to_owned));
         }
-        for name in node.list("/run/netns") {
+        for name in place.list("/run/netns") {
             still.netns.insert(format!("/run/netns/{name}"));
         }
-        for process in machine::processes_of(node.pid)? {
+        for process in machine::processes_of(place.pid)? {
             still.netns.insert(process.netns().to_owned());
             still.processes.insert(process.name);
-        }
-        for (what, argv) in [
-            ("container", &["containers", "ls", "-q"][..]),
-            ("task", &["tasks", "ls", "-q"][..]),
-        ] {
-            still
-                .containers
-                .extend(node.ctr(argv)?.lines().map(|id| format!("{what} {id}")));
-        }
-        // The image's own layer is a snapshot too, but a committed one.
-        for line in node
-            .ctr(&["snapshots", "ls"])?
-            .lines()
-            .filter(|line| line.ends_with("Active"))
-        {
-            still.containers.extend(
-                line.split_whitespace()
-                    .next()
-                    .map(|key| format!("snapshot {key}")),
-            );
         }
         Ok(still)
     }
