@@ -18,6 +18,7 @@
 
 pub mod addr;
 pub mod conntrack;
+pub mod fdb;
 pub mod link;
 pub mod mac;
 pub mod neigh;
@@ -28,6 +29,7 @@ pub mod process;
 pub mod route;
 pub mod sysctl;
 pub mod vlan;
+pub mod vxlan;
 
 pub use mac::Mac;
 
