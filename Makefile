@@ -33,6 +33,7 @@ NEEDS := \
 	/usr/bin/qemu-system-x86_64=qemu-system-x86 \
 	/usr/bin/containerd=containerd \
 	/usr/sbin/runc=runc \
+	/usr/bin/podman=podman \
 	/usr/share/doc/busybox-static=busybox-static \
 	/usr/lib/cni/bridge=containernetworking-plugins
 

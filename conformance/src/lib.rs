@@ -6,3 +6,4 @@ pub mod containerd;
 pub mod cri;
 pub mod differential;
 pub mod place;
+pub mod podman;
