@@ -1,6 +1,6 @@
 //! `libcni::runtime` over real chains of real executables, in namespaces of their own.
 // Clippy exempts `#[test]` functions only, not what they share.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 #[path = "runtime/bench.rs"]
 mod bench;

@@ -18,7 +18,7 @@ mod request;
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use cache::CacheEntry;
 pub use error::{PluginFailure, RuntimeError};
@@ -60,6 +60,8 @@ const CACHE_DIR: &str = "/var/lib/cni";
 /// Ours give up after 110 s by themselves; kubelet waits four minutes, containerd's CNI calls two.
 const TIMEOUT: Duration = Duration::from_secs(115);
 const GRACE: Duration = Duration::from_secs(5);
+/// `Duration::MAX` from now is no time.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Attach {
     /// An attachment without arguments.
@@ -100,14 +102,14 @@ impl Runtime {
     /// Undoing a failed ADD has this time again.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = timeout.min(FOR_EVER);
         self
     }
 
     /// How long a plugin that was asked to stop has until it is killed; 5 s if not set.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.grace = grace.min(FOR_EVER);
         self
     }
 
@@ -125,7 +127,8 @@ impl Runtime {
     /// Detaches: runs DEL of every plugin from the last to the first, with the cached result, and forgets it.
     ///
     /// The chain is the one ADD ran: a plugin that is no longer in `list` is run with its cached configuration. Where `at`
-    /// has no arguments, those of ADD are taken. After a DEL that halted it goes on at the plugin where that stopped.
+    /// has no arguments, those of ADD are taken. After a DEL that halted it goes on at the plugin where that stopped. An
+    /// ADD that is at work on it, in whatever process, comes to its end first.
     /// Deleting what does not exist is no error.
     ///
     /// # Errors
@@ -212,6 +215,11 @@ impl Runtime {
     /// The cache directory cannot be read. A missing one is an empty one.
     pub fn pending(&self) -> io::Result<Vec<Pending>> {
         self.journal().all()
+    }
+
+    /// Of a verb that begins now.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
     }
 
     fn cache(&self) -> Cache {

@@ -133,6 +133,63 @@ fn an_add_at_work_is_valid() {
     assert!(!scripts.path("made").exists());
 }
 
+/// A kubelet that has lost patience asks for DEL while ADD is still at work.
+#[test]
+fn del_waits_for_an_add_at_work() {
+    if is_adder() {
+        return;
+    }
+    let scripts = slow();
+    let (runtime, list) = (scripts.runtime(), slow_list(&scripts));
+    let at = Attach::new("c1", "", "eth0");
+    let mut adder = adder(&scripts, "crash::del_waits_for_an_add_at_work");
+    let impatient = runtime.clone().timeout(Duration::from_millis(50));
+    let error = impatient.del(&list, &at).unwrap_err();
+    assert_eq!(error.code(), Some(Code::TryAgain), "{error}");
+    assert_eq!(scripts.calls(), ["ADD fast", "ADD slow"]);
+    std::thread::scope(|scope| {
+        let del = scope.spawn(|| runtime.del(&list, &at));
+        fs::write(scripts.path("go"), "").unwrap();
+        del.join().unwrap().unwrap();
+    });
+    assert!(adder.wait().unwrap().success());
+    assert_eq!(
+        scripts.calls(),
+        ["ADD fast", "DEL fast", "DEL slow", "DEL fast"]
+    );
+    assert!(!scripts.path("made").exists());
+    assert!(runtime.attachments().unwrap().is_empty());
+}
+
+/// A second ADD without DEL is refused by the plugins, and takes nothing away; what is of an earlier life of the
+/// container is in the way once, and then gone.
+#[test]
+fn add_of_what_stands() {
+    in_netns(|| {
+        let bench = Bench::new();
+        let list = bench.list("1.1.0");
+        let pod = Pod::new("pod");
+        let at = Attach::new("c1", pod.netns(), "eth0");
+        bench.runtime.add(&list, &at).unwrap();
+        let error = bench.runtime.add(&list, &at).unwrap_err();
+        assert_eq!(error.plugin(), Some("bridge"), "{error}");
+        bench.runtime.check(&list, &at).unwrap();
+        assert!(bench.runtime.pending().unwrap().is_empty());
+
+        drop(pod);
+        let pod = Pod::new("again");
+        let at = Attach::new("c1", pod.netns(), "eth0");
+        let error = bench.runtime.add(&list, &at).unwrap_err();
+        assert!(
+            error.to_string().contains("duplicate allocation"),
+            "{error}"
+        );
+        bench.runtime.add(&list, &at).unwrap();
+        bench.runtime.del(&list, &at).unwrap();
+        eventually(SOON, || bench.left_over().is_empty());
+    });
+}
+
 /// With the record torn the whole chain is run again; with it gone, too.
 #[test]
 fn a_record_that_cannot_be_read() {

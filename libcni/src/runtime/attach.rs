@@ -21,17 +21,13 @@ pub(super) fn add(
     pass.find_all()?;
     match runtime.journal().read(&key) {
         Record::None => {}
-        Record::Adding => {
-            return Err(
-                CniError::new(Code::TryAgain, "an ADD of this attachment is at work")
-                    .with_details(key.file_name())
-                    .into(),
-            );
-        }
+        Record::Adding | Record::Orphaned => return Err(at_work(&key)),
         Record::Pending(pending) => resume(runtime, list, &pending)?,
     }
-    // Should this be a second ADD without DEL, then what stands is in use, and no undo may touch it.
-    let stands = runtime.cache().read(&key).is_some();
+    // Should this be a second ADD without DEL, then what stands is in use, and no undo may touch it. An entry of another
+    // namespace is of an earlier life of the container.
+    let cached = runtime.cache().read(&key);
+    let stands = cached.is_some_and(|entry| entry.netns.is_none_or(|netns| netns == at.netns));
     let whole = list.with_plugins(list.plugins.clone());
     let saved = Saved {
         key: &key,
@@ -97,11 +93,13 @@ fn undo(
 
 pub(super) fn del(runtime: &Runtime, list: &NetworkList, at: &Attach) -> Result<(), RuntimeError> {
     let key = Key::of(&list.name, at)?;
-    let cached = runtime.cache().read(&key);
-    let record = runtime.journal().read(&key);
-    if let Record::Pending(pending) = &record {
-        return finish(runtime, list, at, &key, pending);
+    let record = runtime.journal().read_settled(&key, runtime.deadline());
+    match &record {
+        Record::Adding => return Err(at_work(&key)),
+        Record::Pending(pending) => return finish(runtime, list, at, &key, pending),
+        Record::None | Record::Orphaned => {}
     }
+    let cached = runtime.cache().read(&key);
     let at = with_args_of(at, cached.as_ref());
     let list = match &cached {
         Some(entry) => chain_of_add(list, NetworkList::parse(&entry.config, None).ok()),
@@ -119,11 +117,17 @@ pub(super) fn del(runtime: &Runtime, list: &NetworkList, at: &Attach) -> Result<
     task.del()?;
     runtime.cache().remove(&key)?;
     match record {
-        // Not ours to take away.
-        Record::Adding => Ok(()),
-        // Torn or outdated.
-        Record::None | Record::Pending(_) => runtime.journal().remove(&key),
+        // What its plugin still does is undone when that has ended.
+        Record::Orphaned => Ok(()),
+        // If there is a file, it is torn or outdated.
+        _ => runtime.journal().remove(&key),
     }
+}
+
+fn at_work(key: &Key) -> RuntimeError {
+    CniError::new(Code::TryAgain, "an ADD of this attachment is at work")
+        .with_details(key.file_name())
+        .into()
 }
 
 /// Finishes what is recorded, as it was recorded; for ADD and GC, which have no arguments of their own for it.

@@ -1,6 +1,5 @@
 //! One verb over a chain of plugins, and each plugin's part of it.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -47,7 +46,7 @@ impl<'a> Pass<'a> {
                 ("CNI_ARGS", args),
                 ("CNI_PATH", runtime.plugin_path_text()),
             ],
-            deadline: Instant::now() + runtime.timeout,
+            deadline: runtime.deadline(),
         }
     }
 
@@ -238,8 +237,7 @@ impl Runtime {
             grace: self.grace,
         };
         let output = exec::run(&job).map_err(|e| Failure {
-            // One that hangs in the kernel did start.
-            started: e.kind() == ErrorKind::TimedOut,
+            started: e.started,
             ..CniError::new(Code::Io, format!("failed to run {}: {e}", file.display())).into()
         })?;
         if output.ended == Ended::Exit(0) {
@@ -266,7 +264,7 @@ impl Runtime {
         let stdin = Node::obj()
             .put("cniVersion", Version::CURRENT.as_str())
             .build();
-        let deadline = Instant::now() + self.timeout;
+        let deadline = self.deadline();
         let told = self.execute(kind, &env, stdin.write_compact().as_bytes(), deadline);
         let told = match told {
             Err(failure) if failure.error.msg == "unknown CNI_COMMAND: VERSION" => {

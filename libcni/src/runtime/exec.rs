@@ -34,6 +34,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 const READ_BYTES: usize = 8192;
 /// As many as empty the largest pipe an ordinary user may have (1 MiB).
 const PIPE_READS: usize = (1 << 20) / READ_BYTES;
+/// How long the end of a killed process may take: it has to give its memory back, on a node without CPU time.
+const KILLING: Duration = Duration::from_secs(10);
 /// How often a process is looked at on kernels without pidfds (before 5.3).
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -65,19 +67,33 @@ pub struct Output {
     pub stderr: Vec<u8>,
 }
 
+/// Why a plugin could not be run to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct ExecError {
+    /// It was started, so it may have done something.
+    pub started: bool,
+    /// The errno of what could not be done. [`ErrorKind::TimedOut`]: not even SIGKILL ended it, because it hangs in the
+    /// kernel.
+    pub source: io::Error,
+}
+
 /// Runs a plugin to its end. What it leaves running with its streams open is not waited for.
 ///
 /// # Errors
-/// It could not be started; or not even SIGKILL ended it within another grace, because it hangs in the kernel.
-pub fn run(job: &Job<'_>) -> io::Result<Output> {
-    let mut input = File::from(memfd_create(c"cni", MFdFlags::MFD_CLOEXEC)?);
-    input.write_all(job.stdin)?;
-    let mut child = start(job, &mut input)?;
-    let outcome = attend(job, &mut child);
-    if outcome.is_err() {
+/// It could not be started, or its end not be seen.
+pub fn run(job: &Job<'_>) -> Result<Output, ExecError> {
+    let begin = || {
+        let mut input = File::from(memfd_create(c"cni", MFdFlags::MFD_CLOEXEC)?);
+        input.write_all(job.stdin)?;
+        start(job, &mut input)
+    };
+    let failed = |started| move |source| ExecError { started, source };
+    let mut child = begin().map_err(failed(false))?;
+    attend(job, &mut child).map_err(|source| {
         signal(&child, Signal::SIGKILL);
-    }
-    outcome
+        failed(true)(source)
+    })
 }
 
 fn attend(job: &Job<'_>, child: &mut Child) -> io::Result<Output> {
@@ -157,7 +173,11 @@ impl Stages {
             ));
         };
         signal(child, *how);
-        self.due = Instant::now() + self.grace.max(LOOK_EVERY);
+        self.due = Instant::now()
+            + match how {
+                Signal::SIGKILL => KILLING,
+                _ => self.grace,
+            };
         Ok(())
     }
 }

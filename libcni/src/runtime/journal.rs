@@ -11,7 +11,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::cache::{Cache, CacheEntry, Saved, encode};
 use super::file::{self, Key};
@@ -21,6 +21,8 @@ use crate::spec::Verb;
 use crate::spec::json::{Fields, Node};
 
 const KIND: &str = "podwirePendingV1";
+/// A lock that is waited for with a deadline has to be asked for; blocking in flock(2) would take a signal to end.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// An attachment that is neither there nor gone. The next DEL of it, or GC of its network, finishes it.
 #[derive(Debug, Clone)]
@@ -52,6 +54,8 @@ pub(super) enum Record {
     None,
     /// Its ADD is at work, in this process or another.
     Adding,
+    /// Whoever ran its ADD died, but a plugin is still at work on it.
+    Orphaned,
     /// Something to finish.
     Pending(Box<Pending>),
 }
@@ -114,12 +118,22 @@ impl Journal {
         }
     }
 
+    /// As [`Journal::read`], but lets an ADD at work come to its end, which it has to do by its own deadline.
+    pub(super) fn read_settled(&self, key: &Key, deadline: Instant) -> Record {
+        loop {
+            match self.read(key) {
+                Record::Adding if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+                record => return record,
+            }
+        }
+    }
+
     /// Everything that is to be finished.
     pub(super) fn all(&self) -> io::Result<Vec<Pending>> {
         let paths = file::list(&self.dir)?;
         let pending = paths.iter().filter_map(|path| match self.record(path) {
             Record::Pending(pending) => Some(*pending),
-            Record::None | Record::Adding => None,
+            Record::None | Record::Adding | Record::Orphaned => None,
         });
         Ok(pending.collect())
     }
@@ -129,7 +143,7 @@ impl Journal {
         let paths = file::list(&self.dir)?;
         let adding = paths
             .iter()
-            .filter(|path| matches!(self.record(path), Record::Adding))
+            .filter(|path| matches!(self.record(path), Record::Adding | Record::Orphaned))
             .filter_map(|path| entry(path));
         Ok(adding.map(|(entry, _)| entry).collect())
     }
@@ -143,7 +157,7 @@ impl Journal {
             // A cache entry that is newer was made by an ADD that ended after this.
             Some(pending) if self.is_outdated(&pending) => Record::None,
             Some(pending) if pending.verb == Verb::Add && is_at_work(&pending.entry) => {
-                Record::Adding
+                Record::Orphaned
             }
             Some(pending) => Record::Pending(Box::new(pending)),
         }

@@ -7,7 +7,7 @@ use super::*;
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(100);
 
-fn sh(script: &str, stdin: &[u8], time: Duration, grace: Duration) -> io::Result<Output> {
+fn sh(script: &str, stdin: &[u8], time: Duration, grace: Duration) -> Result<Output, ExecError> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("plugin");
     std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -75,7 +75,11 @@ fn a_signal_and_a_missing_file() {
         deadline: Instant::now() + LONG,
         grace: LONG,
     };
-    assert_eq!(run(&missing).unwrap_err().kind(), ErrorKind::NotFound);
+    let error = run(&missing).unwrap_err();
+    assert_eq!(
+        (error.started, error.source.kind()),
+        (false, ErrorKind::NotFound)
+    );
 }
 
 /// Asked to stop, a plugin has the grace to undo what it did, and to say so.
