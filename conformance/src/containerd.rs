@@ -1,8 +1,7 @@
 //! A node of one's own with a real containerd on it, and containers whose network comes from the plugins under test.
 //!
-//! The node is a set of fresh mount, network and pid namespaces: it has its own `/etc/cni`, `/opt/cni/bin`, `/var/lib/cni`,
-//! `/run` and containerd, and everything in it ends with its first process. That process lives until a pipe from here
-//! closes, so not even a SIGKILL of the owner leaves a link, a mount or a process on the machine.
+//! The node is a [`Place`]: it has its own `/etc/cni`, `/opt/cni/bin`, `/var/lib/cni`, `/run` and containerd, and everything
+//! in it ends with it, whatever ends its owner.
 //!
 //! Containers are started with `ctr run --cni`: containerd's own go-cni reads the conflist and calls the plugins. What it
 //! is not: a kubelet. `ctr` asks for ADD with `/proc/<pid>/ns/net` and for DEL, as the network namespace is gone by then,

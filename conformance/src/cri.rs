@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use cri::{Client, Sandbox, SandboxConfig};
 
 use crate::containerd::Node;
-use crate::place::pause;
+use crate::place::{pause, require};
 
 const CRI_TOML: &str = include_str!("cri/cri.toml");
 const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -60,6 +60,7 @@ impl CriNode {
     /// Starts a node whose `/opt/cni/bin` holds the executables of `plugins`, which must have `bridge` and `loopback`, and
     /// whose `/etc/cni/net.d` holds `conflist`; returns when containerd calls itself and its network ready.
     pub fn start(plugins: &Path, conflist: &str) -> Result<CriNode> {
+        require(&["flock", "pgrep"])?;
         let node = Node::start_with(plugins, conflist, &["bridge", "loopback"], CRI_TOML)?;
         let node = CriNode { node };
         node.ready()?;
@@ -176,8 +177,15 @@ impl CriNode {
         until("containerd is dead", || Ok(self.client().is_err()))
     }
 
-    /// Starts it again; returns when it is ready.
+    /// Starts it again, when the plugins it called before have ended; returns when it is ready.
     pub fn start_containerd(&self) -> Result<()> {
+        // So that no ADD comes after the DEL of the same pod, and no call of then is taken for one of now.
+        until("the plugins of the killed containerd have ended", || {
+            Ok(self
+                .node
+                .run(&["pgrep", "-f", "^/bin/bash /opt/cni/bin/"])
+                .is_err())
+        })?;
         self.node.run(&["sh", "/run/start-containerd"])?;
         self.ready()
     }
@@ -228,13 +236,6 @@ impl CriNode {
             done
         })?;
         drop(gate);
-        // The plugins that waited end now. Those of the next containerd could not be told from them.
-        until("the plugins that waited have ended", || {
-            Ok(self
-                .node
-                .run(&["pgrep", "-f", "^/bin/bash /opt/cni/bin/"])
-                .is_err())
-        })?;
         self.start_containerd()?;
         Ok(ids)
     }

@@ -89,12 +89,8 @@ impl Place {
             "driving a real container runtime needs root, for its mount, network and pid namespaces: \
              run it through `sudo --preserve-env=PATH` or as root"
         );
-        for program in plan.programs.iter().chain(&PROGRAMS) {
-            ensure!(
-                found(program),
-                "{program} is not installed: `make deps` installs what this needs"
-            );
-        }
+        require(&PROGRAMS)?;
+        require(plan.programs)?;
         let plugins = plan
             .plugins
             .canonicalize()
@@ -324,6 +320,17 @@ pub fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
         .pointer(pointer)
         .and_then(Value::as_str)
         .unwrap_or_default()
+}
+
+/// These programs are installed.
+pub(crate) fn require(programs: &[&str]) -> Result<()> {
+    for program in programs {
+        ensure!(
+            found(program),
+            "{program} is not installed: `make deps` installs what this needs"
+        );
+    }
+    Ok(())
 }
 
 fn found(program: &str) -> bool {

@@ -20,7 +20,7 @@ pub struct Still {
     /// Rules and set elements of nf_tables, each with its chain or set.
     pub rules: BTreeSet<String>,
     /// Reserved addresses, results caches: all files below `/var/lib/cni` but each network's `lock`,
-    /// `last_reserved_ip.N` and hidden ones.
+    /// `last_reserved_ip.N` and hidden ones; and network configurations that the runtime wrote.
     pub files: BTreeSet<String>,
     /// Mount points.
     pub mounts: BTreeSet<String>,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
-use tonic::{Code, Status};
+use tonic::{Code, ConnectError, Status};
 
 /// Why a call has no answer. The text is one line that names the socket and what to look at.
 #[non_exhaustive]
@@ -100,15 +100,15 @@ impl CriError {
 
     /// Of a failed call; `UNIMPLEMENTED` is the caller's to explain.
     pub(crate) fn of(status: &Status, call: &'static str, socket: &Path) -> Self {
-        // tonic makes statuses of its own for a broken transport; they alone have a cause.
+        // tonic makes statuses of its own for a transport that fails; they alone have a cause.
         if let Some(cause) = status.source() {
-            return match io_cause(cause) {
-                Some(source) => CriError::connect(socket, source),
-                None => CriError::Broken {
-                    socket: socket.into(),
-                    call,
-                    reason: chain(cause),
-                },
+            if let Some(refused) = causes(cause).find_map(|e| e.downcast_ref::<ConnectError>()) {
+                return CriError::connect(socket, refused);
+            }
+            return CriError::Broken {
+                socket: socket.into(),
+                call,
+                reason: chain(cause),
             };
         }
         CriError::Refused {
@@ -118,7 +118,16 @@ impl CriError {
         }
     }
 
-    pub(crate) fn connect(socket: &Path, source: io::Error) -> Self {
+    /// Of a connection that could not be made.
+    pub(crate) fn connect(socket: &Path, error: &(dyn Error + 'static)) -> Self {
+        // The kernel's refusal is somewhere below tonic's and hyper's wrappers.
+        let source = match causes(error).find_map(|e| e.downcast_ref::<io::Error>()) {
+            Some(io) => match io.raw_os_error() {
+                Some(errno) => io::Error::from_raw_os_error(errno),
+                None => io::Error::new(io.kind(), io.to_string()),
+            },
+            None => io::Error::other(chain(error)),
+        };
         CriError::Connect {
             socket: socket.into(),
             source,
@@ -139,17 +148,8 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// The kernel's refusal of a connection, somewhere below tonic's and hyper's wrappers.
-pub(crate) fn io_cause(error: &(dyn Error + 'static)) -> Option<io::Error> {
-    let io = causes(error).find_map(|e| e.downcast_ref::<io::Error>())?;
-    Some(match io.raw_os_error() {
-        Some(errno) => io::Error::from_raw_os_error(errno),
-        None => io::Error::new(io.kind(), io.to_string()),
-    })
-}
-
 /// An error and all that caused it, in one line.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+fn chain(error: &(dyn Error + 'static)) -> String {
     let words: Vec<String> = causes(error).map(ToString::to_string).collect();
     words.join(": ")
 }

@@ -3,6 +3,7 @@
 //!
 //! The API blocks. Every call has a deadline, so a server that hangs is an error, never a hang. A [`Client`] may be used by
 //! many threads at once, and finds the runtime again after its restart.
+//! It is not for async code: a call from within a tokio runtime panics.
 //!
 //! ```no_run
 //! let client = cri::Client::connect("/run/containerd/containerd.sock", std::time::Duration::from_secs(10))?;
@@ -139,11 +140,7 @@ impl Client {
             runtime.block_on(async { tokio::time::timeout(timeout, endpoint.connect()).await });
         let channel = match connected {
             Ok(Ok(channel)) => channel,
-            Ok(Err(e)) => {
-                let cause =
-                    error::io_cause(&e).unwrap_or_else(|| std::io::Error::other(error::chain(&e)));
-                return Err(CriError::connect(&path, cause));
-            }
+            Ok(Err(e)) => return Err(CriError::connect(&path, &e)),
             Err(_) => {
                 return Err(CriError::Deadline {
                     socket: path,

@@ -53,6 +53,15 @@ fn nobody_is_there() {
     assert_eq!(connect(Path::new(&url)).unwrap_err().to_string(), text);
 }
 
+/// A path is a path, whatever it would mean in a URL.
+#[test]
+fn a_path_with_unusual_letters() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("a b%20?c#d");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    connect(&socket).unwrap();
+}
+
 #[test]
 fn a_path_no_socket_can_have() {
     use std::os::unix::ffi::OsStrExt;
