@@ -2,7 +2,33 @@
 //!
 //! The blocking counterpart of the reference's `libcni`, on the same files: it reads the same configuration directory,
 //! and its result cache is the reference's, byte for byte, so that either can DEL what the other has ADDed. It starts
-//! no threads and needs no async runtime. See [`Runtime`].
+//! no threads and needs no async runtime. What it is not: it makes no namespaces, and talks to no container runtime.
+//!
+//! ```
+//! use libcni::runtime::{Attach, NetworkList, Runtime};
+//!
+//! # use std::os::unix::fs::PermissionsExt;
+//! # let dir = tempfile::tempdir()?;
+//! # let (plugins, cache) = (dir.path().to_owned(), dir.path().join("cache"));
+//! # let file = plugins.join("example");
+//! # let add = r#"echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.2/24"}]}'"#;
+//! # std::fs::write(&file, format!("#!/bin/sh\n[ $CNI_COMMAND != ADD ] || {add}"))?;
+//! # std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755))?;
+//! let conf = br#"{"cniVersion": "1.1.0", "name": "pods", "plugins": [{"type": "example"}]}"#;
+//! let list = NetworkList::parse(conf, None)?;
+//! let runtime = Runtime::new([plugins]).cache_dir(cache);
+//! let at = Attach::new("c1", "/run/netns/c1", "eth0");
+//!
+//! let result = runtime.add(&list, &at)?;
+//! assert_eq!(result.ips[0].address.to_string(), "10.1.0.2/24");
+//! assert_eq!(runtime.attachments()?[0].container_id, "c1");
+//! runtime.check(&list, &at)?;
+//! runtime.del(&list, &at)?;
+//! assert!(runtime.attachments()?.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The guide, with what differs from the reference: `docs/runtime.md`.
 
 mod attach;
 pub mod cache;
@@ -192,8 +218,8 @@ impl Runtime {
     /// end of DELs that halted and of ADDs that were broken off, then (since 1.1.0) GC of every plugin. Runs nothing if the
     /// list says `disableGC`. An empty `valid` frees everything.
     ///
-    /// What an ADD of this library is at work on, in whatever process, counts as valid. ADDs by others do not: hold
-    /// them back while this runs.
+    /// What an ADD of this library is at work on, in whatever process, counts as valid. ADDs by other libraries do not,
+    /// and one that ended after `valid` was made is not in it: hold ADDs back from then on.
     ///
     /// # Errors
     /// All failures; it goes on past each.

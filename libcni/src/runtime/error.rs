@@ -12,6 +12,25 @@ use crate::spec::{Verb, Version};
 
 /// Why a verb failed. Its text is one line (one per failure for GC) that names plugin and verb, what the plugin said,
 /// and what is left to do.
+///
+/// ```
+/// use libcni::runtime::{Attach, NetworkList, Runtime};
+/// use libcni::spec::error::Code;
+///
+/// # let dir = tempfile::tempdir()?;
+/// let conf = br#"{"cniVersion": "1.1.0", "name": "pods", "plugins": [{"type": "bridge"}]}"#;
+/// let list = NetworkList::parse(conf, None)?;
+/// let runtime = Runtime::new(["/nowhere".into()]).cache_dir(dir.path());
+/// let error = runtime.add(&list, &Attach::new("c1", "/run/netns/c1", "eth0")).unwrap_err();
+///
+/// let text = r#"plugin type="bridge" failed (add): failed to find plugin "bridge" in path [/nowhere]"#;
+/// assert!(error.to_string().starts_with(text));
+/// match error.code() {
+///     Some(Code::TryAgain) => println!("later: {error}"),
+///     _ => println!("{:?} is not usable: {error}", error.plugin()),
+/// }
+/// # Ok::<(), libcni::runtime::ConfError>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {

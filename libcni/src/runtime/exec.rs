@@ -80,6 +80,24 @@ pub struct ExecError {
 
 /// Runs a plugin to its end. What it leaves running with its streams open is not waited for.
 ///
+/// ```
+/// use std::path::Path;
+/// use std::time::{Duration, Instant};
+///
+/// use libcni::kernel::process::Ended;
+/// use libcni::runtime::exec::{self, Job};
+///
+/// let out = exec::run(&Job {
+///     file: Path::new("/bin/cat"),
+///     env: &[("CNI_COMMAND", "VERSION")],
+///     stdin: b"{}",
+///     deadline: Instant::now() + Duration::from_secs(60),
+///     grace: Duration::from_secs(5),
+/// })?;
+/// assert_eq!((out.ended, out.late, out.stdout.as_slice()), (Ended::Exit(0), false, &b"{}"[..]));
+/// # Ok::<(), exec::ExecError>(())
+/// ```
+///
 /// # Errors
 /// It could not be started, or its end not be seen.
 pub fn run(job: &Job<'_>) -> Result<Output, ExecError> {
@@ -90,16 +108,16 @@ pub fn run(job: &Job<'_>) -> Result<Output, ExecError> {
     };
     let failed = |started| move |source| ExecError { started, source };
     let mut child = begin().map_err(failed(false))?;
-    attend(job, &mut child).map_err(|source| {
+    let watch = pidfd(&child);
+    attend(job, &mut child, watch).map_err(|source| {
         signal(&child, Signal::SIGKILL);
         failed(true)(source)
     })
 }
 
-fn attend(job: &Job<'_>, child: &mut Child) -> io::Result<Output> {
+fn attend(job: &Job<'_>, child: &mut Child, watch: Option<OwnedFd>) -> io::Result<Output> {
     let mut stdout = Stream::of(child.stdout.take())?;
     let mut stderr = Stream::of(child.stderr.take())?;
-    let watch = pidfd(child);
     let mut stages = Stages::of(job);
     while !ended(child, watch.as_ref())? {
         let wait = stages.due.saturating_duration_since(Instant::now());

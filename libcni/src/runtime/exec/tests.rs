@@ -135,3 +135,32 @@ fn what_stays_behind_is_not_waited_for() {
         .unwrap();
     nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it was left alone");
 }
+
+/// As on a kernel without pidfds.
+#[test]
+fn without_a_pidfd_it_is_looked_at() {
+    let shell = |script: &str, time| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).process_group(0);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let job = Job {
+            file: Path::new("sh"),
+            env: &[],
+            stdin: b"",
+            deadline: Instant::now() + time,
+            grace: SHORT,
+        };
+        attend(&job, &mut command.spawn().unwrap(), None).unwrap()
+    };
+    let out = shell("echo out; echo err >&2; exit 4", LONG);
+    assert_eq!((out.ended, out.late), (Ended::Exit(4), false));
+    assert_eq!(
+        (out.stdout, out.stderr),
+        (b"out\n".to_vec(), b"err\n".to_vec())
+    );
+    let out = shell("trap '' TERM; while :; do :; done", SHORT);
+    assert_eq!(
+        (out.ended, out.late),
+        (Ended::Signal(Signal::SIGKILL), true)
+    );
+}

@@ -54,6 +54,23 @@ impl NetworkList {
     /// Every candidate of a directory in the order of containerd, CRI-O and podman: all three kinds of files sorted by
     /// name together. containerd takes the first that can be read as the cluster's network.
     ///
+    /// ```
+    /// use libcni::runtime::NetworkList;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = dir.path();
+    /// std::fs::write(dir.join("10-pods.conflist"), r#"{"name": "pods", "plugins": [{"type": "bridge"}]}"#)?;
+    /// std::fs::write(dir.join("05-torn.conflist"), "{")?;
+    /// for file in NetworkList::scan(dir)? {
+    ///     match file.outcome {
+    ///         Ok(list) => println!("{}: {}", file.path.display(), list.name),
+    ///         Err(e) => println!("{}: {e}", file.path.display()),
+    ///     }
+    /// }
+    /// assert_eq!(NetworkList::load(dir, "pods")?.plugins[0].kind, "bridge");
+    /// # Ok::<(), libcni::runtime::ConfError>(())
+    /// ```
+    ///
     /// # Errors
     /// The directory cannot be read. A missing one is an empty one.
     pub fn scan(dir: &Path) -> io::Result<Vec<Scanned>> {
