@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use libcni::record::{self, Record};
 use serde_json::{Value, json};
-use testkit::{Call, Pod, in_netns, sh};
+use testkit::{Call, Pod, eventually, in_netns, sh};
 
 const FILE: &str = "/run/operations";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -104,6 +105,8 @@ fn every_verb() {
         "GC",
         "c1",
     );
+    waits_for_the_lock(&recorded(call(&bridge, "ADD", &pod, "c1")), &bridge);
+    run(&bridge, "DEL", "c1");
     let local = with(&bridge, "type", "host-local".into());
     for verb in ["STATUS", "ADD", "CHECK", "DEL"] {
         run(&local, verb, "c1");
@@ -128,6 +131,30 @@ fn every_verb() {
             .status
             .success()
     );
+}
+
+fn waits_for_the_lock(call: &Call, conf: &Value) {
+    let lock = File::open("/var/lib/cni/networks/cbr0/lock").unwrap();
+    lock.lock().unwrap();
+    fs::write("/run/conf", conf.to_string()).unwrap();
+    let mut command = call.command();
+    let child = command
+        .stdin(File::open("/run/conf").unwrap())
+        .spawn()
+        .unwrap();
+    eventually(Duration::from_secs(10), || {
+        let holders = fs::read_to_string("/proc/locks").unwrap();
+        let waiter = format!(" {} ", child.id());
+        holders
+            .lines()
+            .any(|line| line.contains("-> FLOCK") && line.contains(&waiter))
+    });
+    let seen = Instant::now();
+    eventually(Duration::from_secs(10), || {
+        seen.elapsed() > Duration::from_millis(1)
+    });
+    lock.unlock().unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
 }
 
 #[test]
@@ -414,7 +441,7 @@ fn fifty_at_once_leave_fifty_records() {
                 let call = recorded(call(&conf, "ADD", &pod, &format!("c{n}")));
                 let mut command = call.env("TRACEPARENT", &parent).command();
                 fs::write(format!("/run/conf{n}"), conf.to_string()).unwrap();
-                command.stdin(fs::File::open(format!("/run/conf{n}")).unwrap());
+                command.stdin(File::open(format!("/run/conf{n}")).unwrap());
                 command.spawn().unwrap()
             })
             .collect();

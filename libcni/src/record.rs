@@ -152,16 +152,14 @@ pub fn phase(name: &'static str) {
     with_operation(|operation| operation.clock.mark(name, Instant::now()));
 }
 
-/// `work` is a phase of its own within another, which goes on afterwards.
+/// If `work` takes long, it was a phase of its own within another, which goes on afterwards: for what may have to
+/// wait and mostly need not.
 pub fn during<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
-    let mut around = None;
-    with_operation(|operation| {
-        around = Some(operation.clock.current());
-        operation.clock.mark(name, Instant::now());
-    });
+    let mut began = None;
+    with_operation(|_| began = Some(Instant::now()));
     let outcome = work();
-    if let Some(around) = around {
-        phase(around);
+    if let Some(began) = began {
+        with_operation(|operation| operation.clock.insert(name, began, Instant::now()));
     }
     outcome
 }

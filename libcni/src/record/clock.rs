@@ -6,6 +6,8 @@ use super::Phase;
 
 /// More changes of phase than this are a loop; its last phase then goes on.
 const MAX_MARKS: usize = 64;
+/// What is shorter than this is no waiting.
+const WAITING: Duration = Duration::from_micros(100);
 
 /// The phases of one operation so far.
 #[derive(Debug)]
@@ -41,6 +43,15 @@ impl Clock {
     pub(super) fn mark(&mut self, name: &'static str, now: Instant) {
         if self.current() != name && self.marks.len() < MAX_MARKS {
             self.marks.push((name, now));
+        }
+    }
+
+    /// A phase within the one that runs, if it was a long one.
+    pub(super) fn insert(&mut self, name: &'static str, from: Instant, to: Instant) {
+        if to.saturating_duration_since(from) >= WAITING {
+            let around = self.current();
+            self.mark(name, from);
+            self.mark(around, to);
         }
     }
 
@@ -118,6 +129,17 @@ mod tests {
         assert_eq!(phases, [("a", 10), ("b", 60), ("c", 30)]);
         assert_eq!(clock.total(over), us(100));
         assert_eq!(clock.current(), "b");
+    }
+
+    #[test]
+    fn only_waiting_is_inserted() {
+        let start = Instant::now();
+        let mut clock = Clock::start("a", start);
+        clock.insert("lock", start + us(10), start + us(20));
+        clock.insert("lock", start + us(100), start + us(300));
+        let phases = clock.phases(start + us(400));
+        let phases: Vec<_> = phases.iter().map(|p| (&*p.name, p.us)).collect();
+        assert_eq!(phases, [("a", 200), ("lock", 200)]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! A file of lines that many processes append to and that never grows beyond a limit.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 /// How long others may keep the file locked. Each of them does so for some 20 us.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(1);
+/// The bit of a file's mode that it loses when it is full.
+const SEAL: u32 = 0o200;
 /// How often the file may be renamed under our hands. Twice would be a surprise.
 const TRIES: u32 = 16;
 
@@ -43,15 +45,9 @@ pub(super) fn append(path: &Path, lines: &[u8], limit: u64) -> io::Result<()> {
         if !meta.is_file() || meta.nlink() > 1 {
             return Err(io::Error::other("is no regular file with one name"));
         }
-        match fs::symlink_metadata(path) {
-            Ok(named) if (named.dev(), named.ino()) == (meta.dev(), meta.ino()) => {}
-            // Became the previous one while we waited.
-            Ok(_) => continue,
-            Err(e) if e.kind() == ErrorKind::NotFound => continue,
-            Err(e) => return Err(e),
-        }
-        if meta.len() > 0 && meta.len() + lines.len() as u64 > limit {
-            fs::rename(path, previous(path))?;
+        let is_full = meta.len() > 0 && meta.len() + lines.len() as u64 > limit;
+        if is_full || meta.mode() & SEAL == 0 {
+            put_aside(path, &file, &meta)?;
             continue;
         }
         let written = file.write(lines);
@@ -71,6 +67,21 @@ pub(super) fn append(path: &Path, lines: &[u8], limit: u64) -> io::Result<()> {
 fn survive_limits() {
     // SAFETY: no handler, so nothing runs in a signal's context.
     let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+}
+
+/// Makes a full file, whose lock we hold, the previous one. Before its name it loses its owner's right to write, by
+/// which those who opened it under the old name know it without a look at the name, which each line would cost.
+fn put_aside(path: &Path, file: &File, meta: &Metadata) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(0o400))?;
+    match fs::symlink_metadata(path) {
+        Ok(named) if (named.dev(), named.ino()) == (meta.dev(), meta.ino()) => {
+            fs::rename(path, previous(path))
+        }
+        // Somebody else did it while we waited for the lock.
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 fn open(path: &Path) -> io::Result<File> {

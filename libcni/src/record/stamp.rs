@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::json::digits;
+use super::json::decimal;
 
 const DAY_S: u64 = 24 * 60 * 60;
 
@@ -27,7 +27,7 @@ pub(super) fn format(time: SystemTime) -> String {
         (second % 60, 2, '.'),
         (since.subsec_micros().into(), 6, 'Z'),
     ] {
-        digits::<10>(&mut text, number, width);
+        decimal(&mut text, number, width);
         text.push(after);
     }
     text

@@ -180,6 +180,21 @@ fn fifty_writers_lose_nothing() {
     }
 }
 
+/// Its last writer was killed just before it would have renamed it.
+#[test]
+fn a_full_file_is_put_aside_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ops");
+    write(&path, &record("OLD")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+    write(&path, &record("NEW")).unwrap();
+    let first = |path: &Path| Record::parse(&fs::read(path).unwrap()).unwrap().verb;
+    assert_eq!(
+        (first(&file::previous(&path)), first(&path)),
+        ("OLD".into(), "NEW".into())
+    );
+}
+
 /// What is no file of ours is neither written nor waited for, and says why.
 #[test]
 fn only_a_regular_file_is_written() {

@@ -4,15 +4,13 @@
 //! JSON mapping of the OTLP specification: IDs in hex, 64-bit integers as strings, enums as numbers.
 
 use std::fmt;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Record;
 use super::clock::Interval;
 use super::json::Json;
 
-/// `SPAN_KIND_INTERNAL` and `STATUS_CODE_ERROR` of trace.proto.
-const INTERNAL: u64 = 1;
+/// `STATUS_CODE_ERROR` of trace.proto.
 const ERROR: u64 = 2;
 /// Flags of version 00 that are passed on: sampled, and (level 2) that the trace ID is random.
 const SAMPLED: u8 = 1;
@@ -115,13 +113,24 @@ fn hex(text: &str, len: usize) -> Option<&str> {
 
 // === our spans ===
 
-/// A span ID that looks random: a hash of the caller's span, this process and the moment, which nobody shares. Those of
-/// its phases are the ones that follow it.
+/// A span ID that looks random: process and moment, which nobody else of a node shares, and the caller's span, mixed by
+/// the finalizer of SplitMix64. Those of its phases are the ones that follow it.
 pub(super) fn new_span_id(parent: &TraceParent) -> u64 {
-    let unique = (&parent.parent_id, std::process::id(), SystemTime::now());
-    BuildHasherDefault::<DefaultHasher>::new()
-        .hash_one(unique)
-        .max(1)
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut id = u64::from_str_radix(&parent.parent_id, 16).unwrap_or_default();
+    for unique in [
+        u64::from(std::process::id()),
+        now.as_secs(),
+        now.subsec_nanos().into(),
+    ] {
+        id = id.wrapping_add(unique).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        id = (id ^ (id >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        id = (id ^ (id >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        id ^= id >> 31;
+    }
+    id.max(1)
 }
 
 fn id(span: u64) -> String {
@@ -146,7 +155,6 @@ pub(super) fn append(lines: String, record: &Record, span: u64, phases: &[Interv
         json.text("traceId", &trace.trace_id);
         json.text("parentSpanId", parent);
         json.filled("traceState", &state);
-        json.number("kind", INTERNAL);
         json.members()
     };
     json.begin("resourceSpans", "[{");
