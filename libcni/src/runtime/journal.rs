@@ -206,6 +206,8 @@ fn is_locked(path: &Path) -> bool {
 
 /// Whether a plugin, or its delegate, survived the process that ran the ADD and is still busy with it: told by the
 /// environment it was given. Undone under its hands, the attachment would come back.
+///
+/// This process does not count: a plugin that runs others by this library (as multus does) has such an environment itself.
 fn is_at_work(entry: &CacheEntry) -> bool {
     let wanted = [
         "CNI_COMMAND=ADD".to_owned(),
@@ -217,7 +219,9 @@ fn is_at_work(entry: &CacheEntry) -> bool {
         wanted.iter().all(has)
     };
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let own = std::process::id().to_string();
     processes
+        .filter(|process| process.file_name() != own.as_str())
         .map(|process| process.path().join("environ"))
         // Most of /proc is no process, and of those some just ended.
         .filter_map(|environ| fs::read(environ).ok())

@@ -164,3 +164,28 @@ fn without_a_pidfd_it_is_looked_at() {
         (Ended::Signal(Signal::SIGKILL), true)
     );
 }
+
+/// An installer is writing it: the reference takes that for success after a while.
+#[test]
+fn a_file_being_written_is_waited_for_and_then_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("plugin");
+    std::fs::copy("/bin/true", &file).unwrap();
+    let writer = File::options().append(true).open(&file).unwrap();
+    let job = |time| Job {
+        file: &file,
+        env: &[],
+        stdin: b"",
+        deadline: Instant::now() + time,
+        grace: LONG,
+    };
+    let begun = Instant::now();
+    let error = run(&job(SHORT)).unwrap_err();
+    assert_eq!(
+        (error.started, error.source.kind()),
+        (false, ErrorKind::ExecutableFileBusy)
+    );
+    assert!(begun.elapsed() >= SHORT);
+    drop(writer);
+    assert_eq!(run(&job(LONG)).unwrap().ended, Ended::Exit(0));
+}
