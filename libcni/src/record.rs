@@ -27,6 +27,7 @@ mod json;
 mod line;
 mod read;
 mod sink;
+mod spans;
 mod stamp;
 mod trace;
 
@@ -192,7 +193,7 @@ pub fn end(outcome: Result<(), &CniError>) {
     }
     let spans = |lines| match &operation.trace {
         Some((parent, span)) if parent.is_sampled() => {
-            let mut lines = trace::append(lines, &record, *span, &operation.clock.intervals(over));
+            let mut lines = spans::append(lines, &record, *span, &operation.clock.intervals(over));
             lines.push('\n');
             lines
         }

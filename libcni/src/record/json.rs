@@ -1,4 +1,4 @@
-//! JSON, written as it comes. The spans of an ADD take 30 us by way of a tree, 10 us with `std::fmt`, and 3 us so.
+//! JSON, written as it comes. The spans of an ADD take 34 us by way of a tree, 12 us by `std::fmt`, and 9 us so.
 
 use std::time::Duration;
 
