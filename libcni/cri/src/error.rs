@@ -33,9 +33,9 @@ pub enum CriError {
         /// How long it was waited for.
         after: Duration,
     },
-    /// The runtime is too old: containerd before 1.6, CRI-O before 1.23.
+    /// The runtime is too old: a containerd before 1.6, say.
     #[error(
-        "{runtime} at {} speaks only CRI v1alpha2; this needs CRI v1 (containerd 1.6, CRI-O 1.23 or newer)",
+        "{runtime} at {} speaks only CRI v1alpha2; this needs CRI v1, as containerd speaks it from 1.6",
         socket.display()
     )]
     OnlyV1alpha2 {

@@ -1,5 +1,5 @@
 //! A small client of the Kubernetes Container Runtime Interface: which pod sandboxes there are, and to run, stop and
-//! remove them. It speaks CRI v1 over a unix socket to containerd from 1.6 and CRI-O from 1.23.
+//! remove them. It speaks CRI v1 over a unix socket to containerd (from 1.6) and CRI-O.
 //!
 //! The API blocks. Every call has a deadline, so a server that hangs is an error, never a hang. A [`Client`] may be used by
 //! many threads at once, and finds the runtime again after its restart.
