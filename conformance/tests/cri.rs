@@ -105,6 +105,37 @@ fn fifty_pods_at_once() {
     nothing_is_left(node);
 }
 
+/// The runtime has a pod's second address from the plugins, too.
+#[test]
+fn a_dual_stack_pod_has_both_addresses() {
+    let bridge = json!({
+        "type": "bridge",
+        "bridge": "cbr0",
+        "isGateway": true,
+        "ipam": {
+            "type": "host-local",
+            "ranges": [[{"subnet": "10.40.1.0/24"}], [{"subnet": "fd00:40:1::/64"}]],
+        },
+    });
+    let conflist = json!({"cniVersion": "1.0.0", "name": "cbr0", "plugins": [bridge]});
+    let node = CriNode::start(&testkit::bin_dir(), &conflist.to_string()).unwrap();
+    let pods = node.run(&names("pod", 1)).unwrap();
+    let status = node
+        .client()
+        .unwrap()
+        .pod_sandbox_status(&pods[0].id)
+        .unwrap();
+    assert_eq!(status.ips, ["10.40.1.2", "fd00:40:1::2"]);
+    for ip in &status.ips {
+        node.node()
+            .run(&["busybox", "ping", "-c", "1", "-W", "2", ip])
+            .unwrap();
+    }
+    node.remove(&ids(&pods)).unwrap();
+    assert_eq!(reserved(&node).len(), 0);
+    nothing_is_left(node);
+}
+
 /// Killed at the two worst moments: containerd knows what it was adding, and can take it away.
 #[test]
 fn a_killed_containerd_takes_away_what_it_was_adding() {
@@ -181,6 +212,12 @@ fn a_containerd_that_forgets_leaks_what_it_was_adding_and_nothing_else() {
         .map(|id| format!("results/cbr0-{id}-eth0"))
         .collect();
     assert_eq!(cached, wanted);
+    // Should somebody remove the namespaces, the kernel takes the links with them, and nobody the addresses.
+    node.remove_lost_netns().unwrap();
+    eventually(PATIENCE, || {
+        node.node().left_over().unwrap().links.is_empty()
+    });
+    assert_eq!(reserved(&node).len(), 20);
     assert_eq!(
         node.stop().unwrap(),
         Vec::<String>::new(),
