@@ -145,7 +145,8 @@ impl Runtime {
     ///
     /// # Errors
     /// What has been done was undone: DEL of the plugins that ran, the failing one included, from the last to the first.
-    /// What that could not do is in the error and is finished by the next DEL or GC.
+    /// What that could not do is in the error and is finished by the next DEL or GC. Nothing is undone if the cache has the
+    /// attachment already: then this was a second ADD, and the first one stands.
     pub fn add(&self, list: &NetworkList, at: &Attach) -> Result<CniResult, RuntimeError> {
         attach::add(self, list, at)
     }

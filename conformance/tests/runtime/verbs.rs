@@ -231,11 +231,11 @@ fn the_deadline_is_for_the_whole_chain() {
         ("good", RESULT),
         ("hangs", "[ $CNI_COMMAND != ADD ] || exec sleep 1000"),
     ]);
-    let runtime = scripts.runtime().timeout(Duration::from_millis(700));
+    let runtime = scripts.runtime().timeout(Duration::from_secs(3));
     let list = scripts.list("1.1.0", &["good", "hangs", "good"], "");
     let error = runtime.add(&list, &at("c1")).unwrap_err();
     let words =
-        r#"plugin type="hangs" failed (add): not done after 700ms and stopped (signal SIGTERM)"#;
+        r#"plugin type="hangs" failed (add): not done after 3s and stopped (signal SIGTERM)"#;
     assert!(error.to_string().starts_with(words), "{error}");
     assert_eq!(
         scripts.calls(),

@@ -6,6 +6,8 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(100);
+/// Long enough for a shell to have begun, on a busy machine.
+const BEGUN: Duration = Duration::from_secs(2);
 
 fn sh(script: &str, stdin: &[u8], time: Duration, grace: Duration) -> Result<Output, ExecError> {
     let dir = tempfile::tempdir().unwrap();
@@ -86,7 +88,7 @@ fn a_signal_and_a_missing_file() {
 #[test]
 fn the_deadline_asks_first() {
     let script = "trap 'echo undone; exit 1' TERM; echo begun; while :; do read -r x </dev/zero & wait; done";
-    let out = sh(script, b"", SHORT, LONG).unwrap();
+    let out = sh(script, b"", BEGUN, LONG).unwrap();
     assert_eq!((out.ended, out.late), (Ended::Exit(1), true));
     assert_eq!(out.stdout, b"begun\nundone\n");
 }
@@ -94,7 +96,7 @@ fn the_deadline_asks_first() {
 #[test]
 fn and_then_kills() {
     let begun = Instant::now();
-    let out = sh("trap '' TERM; while :; do :; done", b"", SHORT, SHORT).unwrap();
+    let out = sh("trap '' TERM; while :; do :; done", b"", BEGUN, SHORT).unwrap();
     assert_eq!(
         (out.ended, out.late),
         (Ended::Signal(Signal::SIGKILL), true)
@@ -111,7 +113,7 @@ fn delegates_end_with_a_plugin_that_is_stopped() {
         "(trap '' TERM; exec sleep 1000) & echo $! >{}; wait",
         pid.display()
     );
-    let out = sh(&script, b"", Duration::from_millis(500), SHORT).unwrap();
+    let out = sh(&script, b"", BEGUN, SHORT).unwrap();
     assert!(out.late);
     let pid = std::fs::read_to_string(pid).unwrap();
     let proc = PathBuf::from(format!("/proc/{}/cmdline", pid.trim()));
@@ -158,7 +160,7 @@ fn without_a_pidfd_it_is_looked_at() {
         (out.stdout, out.stderr),
         (b"out\n".to_vec(), b"err\n".to_vec())
     );
-    let out = shell("trap '' TERM; while :; do :; done", SHORT);
+    let out = shell("trap '' TERM; while :; do :; done", BEGUN);
     assert_eq!(
         (out.ended, out.late),
         (Ended::Signal(Signal::SIGKILL), true)
