@@ -262,3 +262,18 @@ impl Runtime {
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/runtime.md")]
 struct Guide;
+
+#[cfg(test)]
+mod tests {
+    /// A runtime's whole use fits on a screen.
+    #[test]
+    fn the_guide_is_short() {
+        let guide = include_str!("../../docs/runtime.md");
+        let (_, code) = guide.split_once("```rust\n").unwrap();
+        let (code, _) = code.split_once("```").unwrap();
+        assert!((20..40).contains(&code.lines().count()));
+        for verb in ["add(", "del(", "gc(", "validate("] {
+            assert!(code.contains(verb), "{verb}");
+        }
+    }
+}
