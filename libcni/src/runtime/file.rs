@@ -65,13 +65,38 @@ pub(super) fn replace(
     bytes: &[u8],
     ready: impl FnOnce(&File) -> io::Result<()>,
 ) -> io::Result<File> {
+    put(path, draft_dir, bytes, ready, |draft| {
+        fs::rename(draft, path)
+    })
+}
+
+/// As [`replace`], but what is there already stays, and is an error (`AlreadyExists`).
+pub(super) fn create_new(
+    path: &Path,
+    draft_dir: &Path,
+    bytes: &[u8],
+    ready: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<File> {
+    put(path, draft_dir, bytes, ready, |draft| {
+        fs::hard_link(draft, path)?;
+        fs::remove_file(draft)
+    })
+}
+
+fn put(
+    path: &Path,
+    draft_dir: &Path,
+    bytes: &[u8],
+    ready: impl FnOnce(&File) -> io::Result<()>,
+    name: impl Fn(&Path) -> io::Result<()>,
+) -> io::Result<File> {
     let draft = draft_dir.join(draft_name());
     let write = || {
         let mut file = in_dir(draft_dir, || create(&draft))?;
         file.write_all(bytes)?;
         ready(&file)?;
         let dir = path.parent().unwrap_or(Path::new("."));
-        in_dir(dir, || fs::rename(&draft, path))?;
+        in_dir(dir, || name(&draft))?;
         Ok(file)
     };
     write().inspect_err(|_: &io::Error| {

@@ -88,7 +88,13 @@ impl Journal {
         let text = text(saved, Verb::Add, left, "ADD was broken off");
         let path = self.path(saved.key);
         let lock = |file: &File| file.try_lock().map_err(io::Error::from);
-        match file::replace(&path, &self.dir, text.as_bytes(), lock) {
+        let (dir, text) = (&self.dir, text.as_bytes());
+        let begun = match file::create_new(&path, dir, text, lock) {
+            // What is there is torn or outdated, or the file system has no links; unless another ADD was quicker.
+            Err(_) if !is_locked(&path) => file::replace(&path, dir, text, lock),
+            begun => begun,
+        };
+        match begun {
             Ok(file) => Ok(Intent { _file: file, path }),
             Err(e) => Err(file::failed("write", &path, e)),
         }

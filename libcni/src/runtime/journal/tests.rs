@@ -72,6 +72,8 @@ fn the_lock_tells_the_living_from_the_dead() {
     assert!(matches!(ground.journal.read(&ground.key), Record::Adding));
     assert!(ground.journal.all().unwrap().is_empty());
     assert_eq!(ground.journal.adding().unwrap().len(), 1);
+    let second = ground.journal.begin(ground.saved(), 3).unwrap_err();
+    assert!(second.to_string().contains("exists"), "{second}");
     drop(intent); // what a crash does
     assert!(ground.journal.adding().unwrap().is_empty());
     let pending = ground.journal.all().unwrap();
