@@ -13,7 +13,7 @@ mod start;
 pub mod suite;
 pub mod undo;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::Path;
 
 pub use gather::Gather;
@@ -200,7 +200,7 @@ pub fn run<P: Plugin>() -> i32 {
             // The runtime will never know what was made for it.
             undo::run();
             let why = format!("cannot write to stdout: {e}: {text}");
-            eprintln!("{}: {why}", P::ABOUT.name);
+            log(format_args!("{}: {why}", P::ABOUT.name));
             outcome = Err(CniError::new(Code::Io, why));
         }
     }
@@ -209,6 +209,11 @@ pub fn run<P: Plugin>() -> i32 {
         Ok(()) => OK,
         Err(_) => FAILED,
     }
+}
+
+/// A line for the node's log. `eprintln!` would panic if nobody reads stderr, in the middle of the work.
+pub fn log(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// One write, so that a reader sees all or nothing: `std::io::stdout` would write line by line.
@@ -225,7 +230,7 @@ fn print(text: &str) -> std::io::Result<()> {
 fn dispatch<P: Plugin>() -> Result<String, CniError> {
     let env = match Invocation::read(&ProcessEnv)? {
         Invocation::About => {
-            eprint!("{}", banner(&P::ABOUT));
+            log(format_args!("{}", banner(&P::ABOUT).trim_end()));
             return Ok(String::new());
         }
         Invocation::Unknown(command) => {
@@ -274,10 +279,10 @@ fn dispatch<P: Plugin>() -> Result<String, CniError> {
         Verb::Gc => match &call.conf.valid_attachments {
             Some(valid) => P::gc(call, valid)?,
             // Nobody said who is valid: freeing everything would be a guess.
-            None => eprintln!(
+            None => log(format_args!(
                 "{}: GC without cni.dev/valid-attachments frees nothing",
                 P::ABOUT.name
-            ),
+            )),
         },
         Verb::Version => unreachable!("answered before stdin is read"),
     }
@@ -331,7 +336,10 @@ fn about(about: &About, flag: &str) -> i32 {
             banner = banner(about),
         ),
         _ => {
-            eprintln!("{}: unknown argument {flag:?}; try --help", about.name);
+            log(format_args!(
+                "{}: unknown argument {flag:?}; try --help",
+                about.name
+            ));
             return BAD_USAGE;
         }
     };

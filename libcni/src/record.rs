@@ -34,7 +34,6 @@ mod trace;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
-use std::io::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
 pub use read::read;
@@ -227,12 +226,10 @@ fn wanted(config: &Node) -> Result<Option<Sink>, FieldError> {
     }
 }
 
-/// Not `eprintln!`, which panics if nobody reads stderr.
 fn complain(plugin: &str, why: &str) {
-    let _ = writeln!(
-        std::io::stderr(),
+    crate::plugin::log(format_args!(
         "{plugin}: this operation is not recorded: {why}"
-    );
+    ));
 }
 
 // === impl Operation ===

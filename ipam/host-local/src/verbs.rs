@@ -1,5 +1,5 @@
 //! Each verb as a call of the store.
-use libcni::plugin::Call;
+use libcni::plugin::{self, Call};
 use libcni::record;
 use libcni::spec::{Attachment, CniError, CniResult, Code};
 use libcni::store::{IpamConf, NetDir};
@@ -28,7 +28,7 @@ pub(crate) fn check(call: &Call) -> Result<(), CniError> {
 
 /// Frees what nobody valid holds.
 pub(crate) fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
-    let told = |ip| eprintln!("gc: freed {ip}");
+    let told = |ip| plugin::log(format_args!("gc: freed {ip}"));
     let dir = NetDir::of(&call.node)?;
     record::phase("lease");
     dir.gc(valid, told, || ())?;

@@ -76,7 +76,7 @@ impl Ipam {
         if result.is_err()
             && let Err(e) = delegate::exec(file, Verb::Del, &call.stdin)
         {
-            eprintln!("undo: release after a failed ADD: {e}");
+            super::log(format_args!("undo: release after a failed ADD: {e}"));
         }
         // Nobody knows what a foreign IPAM gave to whom before.
         result.map(|result| Lease {

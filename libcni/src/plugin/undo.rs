@@ -57,7 +57,7 @@ pub(super) fn forget() {
 /// Takes everything back, on the node, wherever the thread is.
 pub(super) fn run() {
     if let Err(e) = netns::come_home() {
-        eprintln!("undo: cannot leave the pod's namespace: {e}");
+        super::log(format_args!("undo: cannot leave the pod's namespace: {e}"));
         return;
     }
     // A panic inside `push` itself finds the list taken; then there is nothing to be done here.
@@ -66,7 +66,7 @@ pub(super) fn run() {
         super::signal::ignore();
         record::phase("undo");
         if let Err(why) = step() {
-            eprintln!("undo: {what}: {why}");
+            super::log(format_args!("undo: {what}: {why}"));
         }
     }
 }

@@ -12,7 +12,7 @@ use libcni::kernel::link::{self, Link};
 use libcni::kernel::nft::Netfilter;
 use libcni::nl::{Batch, ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
-use libcni::plugin::{Call, Gather, identity};
+use libcni::plugin::{self, Call, Gather, identity};
 use libcni::record;
 use libcni::spec::Attachment;
 use libcni::spec::error::CniError;
@@ -108,7 +108,7 @@ fn remove_filters(
     }
     let left = gather.note(legacy::remove(netfilter, net, attachment, addresses));
     for line in left.unwrap_or_default() {
-        eprintln!("bridge: {line}");
+        plugin::log(format_args!("bridge: {line}"));
     }
 }
 

@@ -3,7 +3,7 @@
 use libcni::kernel::link::{self, Link};
 use libcni::kernel::{neigh, netconf, sysctl};
 use libcni::nl::{Batch, ROUTE, Socket};
-use libcni::plugin::Undo;
+use libcni::plugin::{self, Undo};
 use libcni::spec::error::CniError;
 use nix::errno::Errno;
 
@@ -67,7 +67,7 @@ pub fn settle(
     for outcome in outcomes.into_iter().skip(questions) {
         match outcome {
             // The table is full (`gc_thresh3`, for all namespaces together): then it holds no old entry either.
-            Err(e) if e.is(Errno::ENOBUFS) => eprintln!("bridge: {e}"),
+            Err(e) if e.is(Errno::ENOBUFS) => plugin::log(format_args!("bridge: {e}")),
             other => other?,
         }
     }
