@@ -252,13 +252,13 @@ fn a_pod_is_one_shared_network_stack() {
     );
 
     // A restart of one changes nothing on the network.
-    eventually(
-        "the kernel is done with its link-local addresses",
-        || match node.run(&["ip", "addr", "show", "tentative"]) {
-            Ok(none) if none.is_empty() => Ok(()),
+    eventually("the kernel is done with its link-local addresses", || {
+        let tentative = ["ip", "addr", "show", "tentative"];
+        match (node.run(&tentative), pause.run(&tentative)) {
+            (Ok(none), Ok(no)) if none.is_empty() && no.is_empty() => Ok(()),
             other => Err(format!("{other:?}")),
-        },
-    );
+        }
+    });
     let before = picture(&node, &pause);
     two.remove().unwrap();
     unchanged(&node, &pause, &before);

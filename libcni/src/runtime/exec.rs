@@ -19,7 +19,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{self, SigHandler, SigSet, Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::kernel::process::Ended;
@@ -210,6 +210,8 @@ fn start(job: &Job<'_>, input: &mut File) -> io::Result<Child> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
+        // SAFETY: two system calls on plain data, between fork and exec.
+        unsafe { command.pre_exec(hear_sigterm) };
         match command.spawn() {
             Err(e)
                 if e.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < job.deadline =>
@@ -220,6 +222,13 @@ fn start(job: &Job<'_>, input: &mut File) -> io::Result<Child> {
         }
     }
     Err(ErrorKind::ExecutableFileBusy.into())
+}
+
+/// A runtime may ignore or block the signal that its plugins are asked to stop with, and they would inherit that.
+fn hear_sigterm() -> io::Result<()> {
+    // SAFETY: no handler, so nothing runs in a signal's context.
+    unsafe { signal::signal(Signal::SIGTERM, SigHandler::SigDfl) }?;
+    Ok(SigSet::empty().thread_set_mask()?)
 }
 
 /// None before Linux 5.3, or where a sandbox forbids it.

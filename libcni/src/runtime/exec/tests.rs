@@ -93,6 +93,24 @@ fn the_deadline_asks_first() {
     assert_eq!(out.stdout, b"begun\nundone\n");
 }
 
+/// Also where the runtime itself does not listen to that signal.
+#[test]
+fn what_the_runtime_ignores_the_plugin_hears() {
+    use nix::sys::signal::{SigHandler, SigSet, signal};
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGTERM);
+    blocked.thread_block().unwrap();
+    // SAFETY: no handler runs.
+    let before = unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) }.unwrap();
+    let out = sh("exec sleep 600", b"", BEGUN, LONG).unwrap();
+    // SAFETY: as it was.
+    unsafe { signal(Signal::SIGTERM, before) }.unwrap();
+    assert_eq!(
+        (out.ended, out.late),
+        (Ended::Signal(Signal::SIGTERM), true)
+    );
+}
+
 #[test]
 fn and_then_kills() {
     let begun = Instant::now();
