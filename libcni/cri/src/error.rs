@@ -102,7 +102,9 @@ impl CriError {
     pub(crate) fn of(status: &Status, call: &'static str, socket: &Path) -> Self {
         // tonic makes statuses of its own for a transport that fails; they alone have a cause.
         if let Some(cause) = status.source() {
-            if let Some(refused) = causes(cause).find_map(|e| e.downcast_ref::<ConnectError>()) {
+            if let Some(refused) = causes(cause).find_map(|e| e.downcast_ref::<ConnectError>())
+                && !causes(cause).any(was_open)
+            {
                 return CriError::connect(socket, refused);
             }
             return CriError::Broken {
@@ -133,6 +135,15 @@ impl CriError {
             source,
         }
     }
+}
+
+/// A connection that was made, and closed by the server before its first word.
+fn was_open(error: &(dyn Error + 'static)) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    matches!(
+        kind,
+        Some(io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    )
 }
 
 fn advice(error: &io::Error) -> &'static str {
