@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::json::Fields;
-use libcni::spec::{Attachment, NetName, Node};
+use libcni::spec::{Attachment, ContainerId, IfName, NetName, Node};
 
 /// The files of one attachment.
 #[derive(Debug)]
@@ -66,16 +66,20 @@ impl Scratch {
     }
 }
 
-/// Every attachment of a network that has a file of ours: container and interface.
-pub fn all(data_dir: &Path, net: &NetName) -> Vec<(String, String)> {
+/// Every attachment of a network that has a file of ours. Other files of the directory are none of our business.
+pub fn all(data_dir: &Path, net: &NetName) -> Vec<Attachment> {
     let entries = fs::read_dir(data_dir).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| read(&entry.path(), net).is_some());
-    let names = ours.filter_map(|entry| entry.file_name().into_string().ok());
-    let split = names.filter_map(|name| {
-        let (id, ifname) = name.split_once('@')?;
-        Some((id.to_owned(), ifname.to_owned()))
-    });
-    split.collect()
+    let named = ours.filter_map(|entry| attachment(entry.file_name().to_str()?));
+    named.collect()
+}
+
+fn attachment(file_name: &str) -> Option<Attachment> {
+    let (id, ifname) = file_name.split_once('@')?;
+    Some(Attachment {
+        container_id: ContainerId::parse(id).ok()?,
+        ifname: IfName::parse(ifname).ok()?,
+    })
 }
 
 fn read(file: &Path, net: &NetName) -> Option<Vec<u8>> {
@@ -120,8 +124,6 @@ fn failed(step: &str, file: &Path, e: &io::Error) -> CniError {
 
 #[cfg(test)]
 mod tests {
-    use libcni::spec::{ContainerId, IfName};
-
     use super::*;
 
     fn at(id: &str, ifname: &str) -> Attachment {
@@ -155,7 +157,7 @@ mod tests {
         assert_eq!(files(&data), ["c1", "c1@eth0", "c1@net1"]);
         assert_eq!(one.read(&a).unwrap(), br#"{"name":"a"}"#);
         assert_eq!(two.read(&b).unwrap(), br#"{"name":"b"}"#);
-        assert_eq!(all(&data, &b), [("c1".to_owned(), "net1".to_owned())]);
+        assert_eq!(all(&data, &b), [at("c1", "net1")]);
         two.remove(&b).unwrap();
         assert_eq!(
             files(&data),

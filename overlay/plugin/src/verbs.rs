@@ -91,17 +91,10 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     if !delegate.frees() {
         return Ok(());
     }
-    for (id, ifname) in scratch::all(&places.data_dir, call.network()) {
-        let names =
-            |at: &&Attachment| at.container_id.as_str() == id && at.ifname.as_str() == ifname;
-        if valid.iter().any(|at| names(&at)) {
-            continue;
+    for at in scratch::all(&places.data_dir, call.network()) {
+        if !valid.contains(&at) {
+            Scratch::of(&places.data_dir, &at).remove(call.network())?;
         }
-        let at = Attachment {
-            container_id: libcni::spec::ContainerId::parse(&id)?,
-            ifname: libcni::spec::IfName::parse(&ifname)?,
-        };
-        Scratch::of(&places.data_dir, &at).remove(call.network())?;
     }
     Ok(())
 }

@@ -352,7 +352,11 @@ fn gc_keeps_who_is_valid() {
         gc(json!([{"containerID": "a", "ifname": "eth0"}]));
         assert_eq!(node.files("flannel"), ["a", "a@eth0"]);
         assert_eq!(node.files("store/cbr0"), ["10.244.1.2"]);
+        // A file that nobody's plugin wrote stops nothing.
+        let stray = node.at("flannel/..x@eth0");
+        fs::write(&stray, r#"{"name":"cbr0"}"#).unwrap();
         gc(json!([]));
+        fs::remove_file(stray).unwrap();
         node.is_empty();
     });
 }
