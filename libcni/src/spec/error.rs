@@ -170,7 +170,7 @@ pub fn invalid_config(msg: impl Into<String>, details: impl Into<String>) -> Cni
 }
 
 /// Text in double quotes as Go's `%q` shows it, for messages the reference prints that way.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

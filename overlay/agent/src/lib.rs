@@ -1,0 +1,8 @@
+//! `overlayd`, the overlay's agent: a directory says who the other nodes are, the kernel is made to agree.
+//!
+//! ```text
+//! directory (file, etcd, kubernetes) -> View -> judged peers -> desired state -> diff -> one batch -> kernel
+//! ```
+//! The kernel's side is the crate `fabric`; here is what waits: directories, events, signals, health.
+
+pub mod directory;

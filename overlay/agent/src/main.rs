@@ -1,0 +1,5 @@
+//! `overlayd`: see docs/overlayd.md.
+
+fn main() -> anyhow::Result<()> {
+    Ok(())
+}

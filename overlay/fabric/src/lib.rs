@@ -1,0 +1,11 @@
+//! One node of a flannel-like network, as state: what the network is ([`conf`]), who else is in it ([`peer`]), what a
+//! directory says about it in flannel's words ([`lease`]).
+//!
+//! Nothing here waits, spawns or runs on its own. The agent (`overlayd`) and the CNI plugin `overlay` are its users.
+
+pub mod conf;
+pub mod lease;
+pub mod peer;
+
+pub use conf::{Backend, NetConf, Network, Vxlan};
+pub use peer::{Kind, Peer, Site, Vtep};
