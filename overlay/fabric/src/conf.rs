@@ -220,7 +220,7 @@ impl Family {
         let Some(text) = fields.str(key)?.filter(|text| !text.is_empty()) else {
             return Ok(address(usual, self.v6));
         };
-        let aligned = |ip: &IpAddr| number(*ip) % step(net, len) == 0;
+        let aligned = |ip: &IpAddr| number(*ip).is_multiple_of(step(net, len));
         parse_ip(&text)
             .filter(|ip| net.contains(*ip) && aligned(ip))
             .ok_or_else(|| {
