@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
+use fabric::SubnetEnv;
 use libcni::plugin::Call;
 use libcni::spec::error::CniError;
 use libcni::spec::invalid_config;
 use libcni::spec::json::{Fields, Node};
-
-use crate::subnet_env::SubnetEnv;
 
 const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 const DATA_DIR: &str = "/var/lib/cni/flannel";

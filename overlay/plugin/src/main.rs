@@ -4,7 +4,6 @@
 
 mod conf;
 mod scratch;
-mod subnet_env;
 mod verbs;
 
 use libcni::plugin::{About, Call, Plugin};

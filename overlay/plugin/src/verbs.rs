@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fabric::SubnetEnv;
 use libcni::plugin::{Call, Undo, delegate, suite};
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::json::Fields;
@@ -9,7 +10,6 @@ use libcni::spec::{Attachment, CniResult, Node, Verb};
 
 use crate::conf::{Places, delegate_conf};
 use crate::scratch::{self, Scratch};
-use crate::subnet_env::SubnetEnv;
 
 /// Whether a list of attachments came with GC, and which: handed on as it is.
 const GC_KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];

@@ -1,11 +1,14 @@
 //! `subnet.env`: what the node's agent (flanneld's or ours) tells of its lease. One `KEY=value` a line.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::{IpNetwork, parse_cidr};
+
+use crate::conf::{address, number};
+use crate::file;
 
 /// The node's lease, with what the cluster is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +46,39 @@ impl SubnetEnv {
         })
     }
 
+    /// Writes the file, whole or not at all, readable by all.
+    ///
+    /// # Errors
+    /// As the file system's.
+    pub fn write(&self, file: &Path) -> io::Result<()> {
+        file::replace(file, self.text().as_bytes(), 0o644)
+    }
+
+    /// flannel's lines, in flannel's order. A subnet is told by its first address, the bridge's.
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (v6, network_key, subnet_key) in [
+            (false, "FLANNEL_NETWORK", "FLANNEL_SUBNET"),
+            (true, "FLANNEL_IPV6_NETWORK", "FLANNEL_IPV6_SUBNET"),
+        ] {
+            let of_family =
+                |nets: &[IpNetwork]| nets.iter().find(|net| net.is_ipv6() == v6).copied();
+            let Some((network, subnet)) = of_family(&self.networks).zip(of_family(&self.subnets))
+            else {
+                continue;
+            };
+            let first = address(number(subnet.network()).saturating_add(1), v6);
+            text += &format!(
+                "{network_key}={network}\n{subnet_key}={first}/{}\n",
+                subnet.prefix()
+            );
+        }
+        text + &format!(
+            "FLANNEL_MTU={}\nFLANNEL_IPMASQ={}\n",
+            self.mtu, self.ip_masq
+        )
+    }
+
     /// Lines of other keys, and what is no assignment at all, are nobody's business here.
     fn parse(text: &str) -> Result<Self, String> {
         let value = |key: &str| {
@@ -72,13 +108,13 @@ impl SubnetEnv {
         Ok(Self {
             networks: cidrs(&networks)?,
             subnets: cidrs(&subnets)?,
-            mtu: number(mtu.unwrap_or_default())?,
+            mtu: mtu_bytes(mtu.unwrap_or_default())?,
             ip_masq: ip_masq == Some("true"),
         })
     }
 }
 
-fn number(text: &str) -> Result<u32, String> {
+fn mtu_bytes(text: &str) -> Result<u32, String> {
     let mtu = text.parse().ok().filter(|mtu| (68..=65_535).contains(mtu));
     mtu.ok_or_else(|| {
         format!("has FLANNEL_MTU={text:?}: a number of bytes from 68 to 65535 is wanted")
@@ -115,6 +151,23 @@ mod tests {
         assert_eq!(env.networks, nets(&["10.244.0.0/16", "2001:cafe:42::/56"]));
         assert_eq!(env.subnets, nets(&["10.244.3.0/24", "2001:cafe:42::/64"]));
         assert_eq!((env.mtu, env.ip_masq), (1430, true));
+    }
+
+    /// Section 5, item 1: the bytes of flannel's writer.
+    #[test]
+    fn item_1_it_is_written_as_flannel_does() {
+        let v4 = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.3.1/24\n";
+        let v6 = "FLANNEL_IPV6_NETWORK=2001:cafe:42::/56\nFLANNEL_IPV6_SUBNET=2001:cafe:42::1/64\n";
+        for families in [v4.to_owned(), v6.to_owned(), format!("{v4}{v6}")] {
+            let text = format!("{families}FLANNEL_MTU=1430\nFLANNEL_IPMASQ=true\n");
+            let env = SubnetEnv::parse(&text).unwrap();
+            assert_eq!(env.text(), text);
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("flannel/subnet.env");
+            env.write(&file).unwrap();
+            assert_eq!(fs::read_to_string(&file).unwrap(), text);
+            assert_eq!(SubnetEnv::read(&file).unwrap(), env);
+        }
     }
 
     #[test]
