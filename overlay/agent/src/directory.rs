@@ -5,6 +5,8 @@
 //! again with growing pauses, and say so in the log. An error is for good: a file that is no certificate, a
 //! configuration that makes no sense.
 
+pub mod pick;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
