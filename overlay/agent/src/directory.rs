@@ -5,6 +5,7 @@
 //! again with growing pauses, and say so in the log. An error is for good: a file that is no certificate, a
 //! configuration that makes no sense.
 
+pub mod file;
 pub mod pick;
 
 use std::collections::BTreeMap;
@@ -129,6 +130,19 @@ pub struct View {
     pub heard: Option<Instant>,
     /// Events taken in since the start, for the metrics.
     pub events: u64,
+}
+
+// === impl View ===
+
+impl View {
+    /// Whether there is nothing in `other` that anybody would do something about.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.peers == other.peers
+            && self.skipped == other.skipped
+            && self.complete == other.complete
+            && self.away == other.away
+            && self.lost == other.lost
+    }
 }
 
 // === impl Me ===

@@ -6,3 +6,4 @@
 //! The kernel's side is the crate `fabric`; here is what waits: directories, events, signals, health.
 
 pub mod directory;
+pub mod readable;
