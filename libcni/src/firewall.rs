@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use nix::errno::Errno;
 use thiserror::Error;
 
-use crate::kernel::nft::{Family, Netfilter, Transaction};
+use crate::kernel::nft::{self, Family, lost_a_race};
 use crate::nl::{NlError, errno_name};
 use crate::spec::{Attachment, CniError, Code, NetName};
 
@@ -29,9 +29,6 @@ pub mod spoof;
 /// Name of our table in each family.
 const TABLE: &str = "podwire";
 const TABLE_COMMENT: &str = "made by the podwire CNI plugins, changed with every pod: do not edit";
-
-/// How often a change that met another process's is worked out afresh.
-const TRIES: u32 = 16;
 
 /// Bytes of a network's name in a comment; longer ones are hashed. With the container ID, the interface and two blanks
 /// it stays below what `nft` takes for a comment (127).
@@ -118,41 +115,12 @@ fn family_name(family: Family) -> &'static str {
     }
 }
 
-/// Did somebody else's change come between looking and writing? ENOENT and EEXIST: what was seen (not) to be there is
-/// gone (made) meanwhile; EBUSY: it found a user; ERESTART: the generation moved on; EAGAIN: so did a dump's.
-fn lost_a_race(error: &NlError) -> bool {
-    /// `include/linux/errno.h`; user space has no name for it.
-    const ERESTART: i32 = 85;
-    error.errno == ERESTART
-        || [Errno::ENOENT, Errno::EEXIST, Errno::EBUSY, Errno::EAGAIN]
-            .iter()
-            .any(|errno| error.is(*errno))
-}
-
-/// Runs one attempt after the other, counted from 1, until one does not lose a race; the last error, if all do.
+/// [`nft::settle`] for this purpose.
 fn settle<T>(
     what: &str,
-    mut attempt: impl FnMut(u32) -> Result<T, NlError>,
+    attempt: impl FnMut(u32) -> Result<T, NlError>,
 ) -> Result<T, FirewallError> {
-    let mut tries = 1;
-    loop {
-        match attempt(tries) {
-            Ok(done) => return Ok(done),
-            Err(error) if tries < TRIES && lost_a_race(&error) => tries += 1,
-            Err(error) => return Err(FirewallError::kernel(what, error)),
-        }
-    }
-}
-
-/// A transaction that makes what the following look finds missing. Others may be making the same: a transaction that
-/// is refused for its generation costs nothing, one that is refused for what is in it a grace period. Where strangers
-/// change their rules without a pause the generation never holds, so after half the tries it is not minded.
-fn begin(netfilter: &mut Netfilter, attempt: u32) -> Result<Transaction, NlError> {
-    if attempt <= TRIES / 2 {
-        Ok(Transaction::at_generation(netfilter.generation()?))
-    } else {
-        Ok(Transaction::new())
-    }
+    nft::settle(attempt).map_err(|error| FirewallError::kernel(what, error))
 }
 
 /// Whose an element is: `<network> <container ID> <interface>`.

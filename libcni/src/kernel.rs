@@ -30,6 +30,7 @@ pub mod route;
 pub mod sysctl;
 pub mod vlan;
 pub mod vxlan;
+pub mod xtables;
 
 pub use mac::Mac;
 

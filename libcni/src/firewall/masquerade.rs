@@ -46,9 +46,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
-use super::{
-    FirewallError, OBJECT_NET_BYTES, TABLE, TABLE_COMMENT, begin, settle, sha512, shortened,
-};
+use super::{FirewallError, OBJECT_NET_BYTES, TABLE, TABLE_COMMENT, settle, sha512, shortened};
 use crate::kernel::nft::{
     Base, Chain, Family, ListedRule, Netfilter, Rule, Table, Transaction, matching,
 };
@@ -235,7 +233,7 @@ impl<'a> Network<'a> {
         if self.stands(INET.chain(netfilter, &self.chain)?.as_ref()) {
             return Ok(());
         }
-        let mut transaction = begin(netfilter, attempt)?;
+        let mut transaction = Transaction::begin(netfilter, attempt)?;
         let Some(chain) = INET.chain(netfilter, &self.chain)? else {
             return self.write(transaction, &[], netfilter);
         };

@@ -15,7 +15,7 @@
 //! (The reference makes two chains and four rules per pod in table `bridge nat`; [`super::legacy`] removes those.)
 //! IP addresses are not filtered, as in the reference.
 
-use super::{FirewallError, TABLE, TABLE_COMMENT, begin, is_of_network, owner, settle};
+use super::{FirewallError, TABLE, TABLE_COMMENT, is_of_network, owner, settle};
 use crate::kernel::Mac;
 use crate::kernel::nft::{
     Base, Element, Family, KeyType, Netfilter, Rule, SetSpec, Table, Transaction, Verdict, matching,
@@ -170,7 +170,7 @@ fn rule() -> Rule {
 
 /// A transaction that begins with the table and all of it that does not belong to a pod.
 fn with_table(netfilter: &mut Netfilter, attempt: u32) -> Result<Transaction, NlError> {
-    let mut transaction = begin(netfilter, attempt)?;
+    let mut transaction = Transaction::begin(netfilter, attempt)?;
     if BRIDGE.chain(netfilter, CHAIN)?.is_none() {
         transaction.push(BRIDGE.add(TABLE_COMMENT));
         transaction.push(BRIDGE.add_set(&GUARDED));

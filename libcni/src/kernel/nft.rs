@@ -33,13 +33,14 @@ mod table;
 mod transaction;
 mod userdata;
 
-pub use chain::{Base, Chain};
+pub use chain::{Base, Chain, chains};
 pub use expr::{Compare, Expr, Verdict};
 pub use rule::{ListedRule, Rule};
 pub use set::{Element, KeyType, SetSpec};
 pub use socket::Netfilter;
 pub use table::{Family, Table};
-pub use transaction::Transaction;
+pub(crate) use transaction::lost_a_race;
+pub use transaction::{Transaction, settle};
 
 /// `NFNL_SUBSYS_NFTABLES`, the upper byte of a message type.
 const SUBSYS: u16 = 10 << 8;

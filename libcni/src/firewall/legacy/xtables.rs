@@ -3,55 +3,14 @@
 //! Those have no other interface than replacing a whole table in the binary format of the `iptables` program, so here,
 //! and only here, a program is run: by absolute path, without a shell or environment, waiting a few seconds at most for
 //! its lock. Only when the table exists and holds the very chain, which is found by reading the table.
-#![allow(unsafe_code)]
 
-use std::fs;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-
-use nix::errno::Errno;
-use nix::libc;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::iptables::{BASE, comment};
 use crate::kernel::process::{self, Ended, Environment};
+use crate::kernel::xtables::Family;
 use crate::spec::{Attachment, NetName, parse_cidr};
-
-/// What the two families call things.
-struct Tables {
-    family: AddressFamily,
-    /// `IPPROTO_IP`, `IPPROTO_IPV6`
-    level: libc::c_int,
-    /// The tables that exist; reading it creates none.
-    names: &'static str,
-    programs: [&'static str; 4],
-}
-
-const TABLES: [Tables; 2] = [
-    Tables {
-        family: AddressFamily::Inet,
-        level: libc::IPPROTO_IP,
-        names: "/proc/net/ip_tables_names",
-        programs: [
-            "/usr/sbin/iptables-legacy",
-            "/sbin/iptables-legacy",
-            "/usr/sbin/iptables",
-            "/sbin/iptables",
-        ],
-    },
-    Tables {
-        family: AddressFamily::Inet6,
-        level: libc::IPPROTO_IPV6,
-        names: "/proc/net/ip6_tables_names",
-        programs: [
-            "/usr/sbin/ip6tables-legacy",
-            "/sbin/ip6tables-legacy",
-            "/usr/sbin/ip6tables",
-            "/sbin/ip6tables",
-        ],
-    },
-];
 
 const TABLE: &str = "nat";
 /// `-w`: how long the program waits for its lock.
@@ -66,13 +25,13 @@ pub(super) fn remove(
     addresses: &[IpAddr],
 ) -> Vec<String> {
     let mut warnings = Vec::new();
-    for tables in &TABLES {
-        let ours = |ip: &&IpAddr| ip.is_ipv4() == (tables.family == AddressFamily::Inet);
+    for family in [Family::V4, Family::V6] {
+        let ours = |ip: &&IpAddr| ip.is_ipv4() == (family == Family::V4);
         let addresses: Vec<IpAddr> = addresses.iter().filter(ours).copied().collect();
-        if addresses.is_empty() || !tables.hold(chain) {
+        if addresses.is_empty() || !holds(family, chain) {
             continue;
         }
-        let Some(program) = tables.programs.iter().find(|path| Path::new(path).exists()) else {
+        let Some(program) = family.program("") else {
             let missing = [
                 chain,
                 " stays in the ",
@@ -83,7 +42,7 @@ pub(super) fn remove(
             continue;
         };
         let leftover = Leftover {
-            program,
+            program: &program,
             chain,
             comment: comment(net, attachment.container_id.as_str()),
         };
@@ -103,76 +62,10 @@ pub(super) fn remove(
     warnings
 }
 
-// === impl Tables ===
-
-impl Tables {
-    /// Does the `nat` table exist and have this chain?
-    fn hold(&self, chain: &str) -> bool {
-        // Asking the socket for a table that does not exist would create it.
-        let names = fs::read_to_string(self.names).unwrap_or_default();
-        names.lines().any(|name| name == TABLE)
-            && self.read().is_ok_and(|table| has_chain(&table, chain))
-    }
-
-    /// The table as the kernel keeps it.
-    fn read(&self) -> nix::Result<Vec<u8>> {
-        /// `struct ipt_getinfo` and `ip6t_getinfo`: char name[32], then 13 times u32, the last one the table's size.
-        const INFO_BYTES: usize = 84;
-        /// `struct ipt_get_entries`: char name[32], u32 size, padding to 8; then the entries.
-        const HEADER_BYTES: usize = 40;
-        const NAME_BYTES: usize = 32;
-        /// `IPT_SO_GET_INFO`, `IPT_SO_GET_ENTRIES`; the same numbers for IPv6.
-        const GET_INFO: libc::c_int = 64;
-        const GET_ENTRIES: libc::c_int = 65;
-
-        let any = socket(
-            self.family,
-            SockType::Datagram,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )?;
-        let mut name = TABLE.as_bytes().to_vec();
-        name.resize(NAME_BYTES, 0);
-        loop {
-            let mut info = name.clone();
-            info.resize(INFO_BYTES, 0);
-            self.ask(&any, GET_INFO, &mut info)?;
-            let size = *info.last_chunk::<4>().ok_or(Errno::EPROTO)?;
-            let length = usize::try_from(u32::from_ne_bytes(size)).map_err(|_| Errno::EOVERFLOW)?;
-            let mut entries = [name.as_slice(), &size].concat();
-            entries.resize(HEADER_BYTES + length, 0);
-            match self.ask(&any, GET_ENTRIES, &mut entries) {
-                // It was changed in between.
-                Err(Errno::EAGAIN) => {}
-                outcome => return outcome.map(|()| entries.split_off(HEADER_BYTES)),
-            }
-        }
-    }
-
-    fn ask(&self, socket: &OwnedFd, option: libc::c_int, buffer: &mut [u8]) -> nix::Result<()> {
-        let mut length = libc::socklen_t::try_from(buffer.len()).map_err(|_| Errno::EOVERFLOW)?;
-        // SAFETY: buffer is valid for reads and writes of `length` bytes during the call, and the kernel writes no more
-        // than that.
-        let outcome = unsafe {
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                self.level,
-                option,
-                buffer.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        };
-        Errno::result(outcome).map(drop)
-    }
-}
-
-/// A chain begins with an entry whose target is `ERROR` and carries the chain's name. Entries and targets are aligned
-/// to 8 bytes, and so is the name behind the target's header of 32.
-fn has_chain(table: &[u8], chain: &str) -> bool {
-    let name = [chain.as_bytes(), &[0]].concat();
-    (0..table.len())
-        .step_by(8)
-        .any(|at| table.get(at..).is_some_and(|rest| rest.starts_with(&name)))
+/// Does the `nat` table exist and have this chain?
+fn holds(family: Family, chain: &str) -> bool {
+    let table = family.table(TABLE);
+    table.is_ok_and(|table| table.is_some_and(|table| table.has_chain(chain)))
 }
 
 /// A chain to be removed by a program.

@@ -4,7 +4,7 @@ use ipnetwork::IpNetwork;
 
 use super::{INET, multicast, remove_empty_table};
 use crate::firewall::{
-    FirewallError, OBJECT_NET_BYTES, TABLE_COMMENT, begin, is_of_network, owner, settle, shortened,
+    FirewallError, OBJECT_NET_BYTES, TABLE_COMMENT, is_of_network, owner, settle, shortened,
 };
 use crate::kernel::nft::{
     Base, Element, Family, KeyType, Netfilter, Rule, SetSpec, Transaction, Verdict, matching,
@@ -220,7 +220,7 @@ impl Pods {
         elements: &[&Wanted<'_>],
         attempt: u32,
     ) -> Result<Transaction, NlError> {
-        let mut transaction = begin(netfilter, attempt)?;
+        let mut transaction = Transaction::begin(netfilter, attempt)?;
         if INET.chain(netfilter, &self.base)?.is_none() {
             transaction.push(INET.add(TABLE_COMMENT));
             for (map, key) in &self.maps {

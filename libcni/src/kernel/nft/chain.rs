@@ -1,7 +1,7 @@
 //! Chains.
 
 use super::socket::attributes;
-use super::{Netfilter, Table, userdata};
+use super::{Family, Netfilter, Table, userdata};
 use crate::nl::{CREATE, EXCL, Message, NlError, Reply, attr};
 
 const NFT_MSG_NEWCHAIN: u16 = 3;
@@ -11,12 +11,16 @@ const NFT_MSG_DELCHAIN: u16 = 5;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_POLICY: u16 = 5;
 const NFTA_CHAIN_USE: u16 = 6;
 const NFTA_CHAIN_TYPE: u16 = 7;
 const NFTA_CHAIN_USERDATA: u16 = 12;
 
 const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NFTA_HOOK_PRIORITY: u16 = 2;
+
+/// `NF_DROP`
+const DROP: u32 = 0;
 
 /// Where a base chain sits in the packet's way. Policy is accept, always: what is not ours passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub struct Chain {
     pub comment: String,
     /// How many rules are in it plus how many rules and elements refer to it.
     pub uses: u32,
+    /// A base chain whose policy is drop.
+    pub drops: bool,
     kind: String,
     hook: Option<(u32, i32)>,
 }
@@ -52,25 +58,38 @@ impl Base {
         hook: 0,
         priority: -300,
     };
+    /// `type filter hook forward priority filter`: what is neither from nor to this node itself.
+    pub const FORWARD: Base = Base {
+        kind: "filter",
+        hook: 2,
+        priority: 0,
+    };
 }
 
 // === impl Chain ===
 
 impl Chain {
+    /// Does it see packets of the same hook, at whatever priority?
+    pub fn is_at_hook_of(&self, base: Base) -> bool {
+        self.hook.is_some_and(|(hook, _)| hook == base.hook)
+    }
+
     /// Is it a base chain at this very place?
     pub fn is_base(&self, base: Base) -> bool {
         self.kind == base.kind && self.hook == Some((base.hook, base.priority))
     }
 
-    fn read(reply: Reply<'_>) -> Chain {
+    fn read(reply: &Reply<'_>) -> Chain {
         let mut chain = Chain {
             comment: String::new(),
             uses: 0,
+            drops: false,
             kind: String::new(),
             hook: None,
         };
-        for (kind, payload) in attributes(&reply) {
+        for (kind, payload) in attributes(reply) {
             match kind {
+                NFTA_CHAIN_POLICY => chain.drops = attr::be32(payload) == Some(DROP),
                 NFTA_CHAIN_USE => chain.uses = attr::be32(payload).unwrap_or_default(),
                 NFTA_CHAIN_TYPE => chain.kind = attr::str(payload).unwrap_or_default().to_owned(),
                 NFTA_CHAIN_USERDATA => chain.comment = userdata::comment(Some(payload)),
@@ -84,6 +103,21 @@ impl Chain {
         }
         chain
     }
+}
+
+/// All chains of a family's tables, each with its table's name and its own.
+pub fn chains(
+    netfilter: &mut Netfilter,
+    family: Family,
+) -> Result<Vec<(String, String, Chain)>, NlError> {
+    // The table's name in a dump's request is not minded.
+    let message = Table::new(family, "").request(NFT_MSG_GETCHAIN, 0, "list all chains".to_owned());
+    netfilter.list(message, |reply| {
+        let text = |kind| attributes(&reply).find(kind).and_then(attr::str);
+        let [table, name] = [NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME]
+            .map(|kind| text(kind).unwrap_or_default().to_owned());
+        (table, name, Chain::read(&reply))
+    })
 }
 
 // === impl Table ===
@@ -125,23 +159,16 @@ impl Table<'_> {
         let message = self
             .request(NFT_MSG_GETCHAIN, 0, ["read chain ", name].concat())
             .str(NFTA_CHAIN_NAME, name);
-        netfilter.find(message, Chain::read)
+        netfilter.find(message, |reply| Chain::read(&reply))
     }
 
     /// The names of the table's chains; none if it does not exist.
     pub fn chains(&self, netfilter: &mut Netfilter) -> Result<Vec<String>, NlError> {
-        let step = ["list the chains of table ", self.name()].concat();
-        let all = netfilter.list(self.request(NFT_MSG_GETCHAIN, 0, step), |reply| {
-            // The dump is of the whole family.
-            let attributes = attributes(&reply);
-            let table = attributes
-                .clone()
-                .find(NFTA_CHAIN_TABLE)
-                .and_then(attr::str);
-            let name = attributes.clone().find(NFTA_CHAIN_NAME).and_then(attr::str);
-            name.filter(|_| table == Some(self.name()))
-                .map(str::to_owned)
-        })?;
-        Ok(all.into_iter().flatten().collect())
+        // The dump is of the whole family.
+        let all = chains(netfilter, self.family())?.into_iter();
+        Ok(all
+            .filter(|(table, ..)| table == self.name())
+            .map(|(_, name, _)| name)
+            .collect())
     }
 }

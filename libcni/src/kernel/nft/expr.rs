@@ -37,6 +37,11 @@ const NFT_LOOKUP_F_INV: u32 = 1;
 
 const NFTA_MATCH_NAME: u16 = 1;
 const NFTA_MATCH_INFO: u16 = 3;
+const NFTA_TARGET_NAME: u16 = 1;
+
+const NFTA_MASQ_FLAGS: u16 = 1;
+/// `NF_NAT_RANGE_PROTO_RANDOM_FULLY` of nf_nat.h.
+const RANDOM_FULLY: u32 = 1 << 4;
 
 const NFTA_IMMEDIATE_DREG: u16 = 1;
 const NFTA_IMMEDIATE_DATA: u16 = 2;
@@ -101,9 +106,15 @@ pub enum Expr {
     Verdict(Verdict),
     /// Ends with source NAT to the address of the interface the packet leaves by.
     Masquerade,
+    /// The same, with a source port drawn at random: two connections at once hardly ever draw the same.
+    MasqueradeFullyRandom,
+    /// Counts packets and bytes, from 0; what was counted is not read.
+    Counter,
+    /// The target of an iptables rule that has no instruction of its own (`-j REJECT`), by name; read, never written.
+    XtTarget(String),
     /// The comment of an iptables rule (`-m comment`); read, never written.
     XtComment(String),
-    /// Anything else, by its name (`counter`, `match`, ...): read, never written.
+    /// Anything else, by its name (`reject`, `match`, ...): read, never written.
     Other(String),
 }
 
@@ -204,8 +215,11 @@ impl Expr {
                     .nest(NFTA_IMMEDIATE_DATA, |m| verdict.put(m))
             }),
             Expr::Masquerade => expr("masq", &|m| m),
-            // The kernel refuses both, for the data that is missing.
+            Expr::MasqueradeFullyRandom => expr("masq", &|m| m.be32(NFTA_MASQ_FLAGS, RANDOM_FULLY)),
+            Expr::Counter => expr("counter", &|m| m),
+            // The kernel refuses these, for the data that is missing.
             Expr::XtComment(_) => expr("match", &|m| m),
+            Expr::XtTarget(_) => expr("target", &|m| m),
             Expr::Other(name) => expr(name, &|m| m),
         }
     }
@@ -280,8 +294,16 @@ impl Expr {
                 let text = data.clone().find(NFTA_MATCH_INFO).and_then(attr::str)?;
                 Some(Expr::XtComment(text.to_owned()))
             }
-            // With flags or a port range it is not what we write.
+            "target" => {
+                let name = data.clone().find(NFTA_TARGET_NAME).and_then(attr::str)?;
+                Some(Expr::XtTarget(name.to_owned()))
+            }
+            "counter" => Some(Expr::Counter),
+            // With other flags or a port range it is not what we write.
             "masq" if data.clone().next().is_none() => Some(Expr::Masquerade),
+            "masq" if data.clone().count() == 1 && number(NFTA_MASQ_FLAGS)? == RANDOM_FULLY => {
+                Some(Expr::MasqueradeFullyRandom)
+            }
             _ => None,
         }
     }

@@ -6,6 +6,8 @@ use ipnetwork::IpNetwork;
 
 use super::{Compare, Expr, Verdict};
 
+/// `NFT_META_MARK`
+const META_MARK: u32 = 3;
 /// `NFT_META_IIFNAME`
 const META_IIFNAME: u32 = 6;
 /// `NFT_META_NFPROTO`
@@ -59,6 +61,29 @@ pub fn destination(prefix: IpNetwork) -> Match {
     let mut exprs = field.of_protocol();
     exprs.extend(field.in_prefix(prefix, Compare::Equal));
     Match(exprs)
+}
+
+/// `meta mark & <mark> == <mark>`, whatever other bits are set.
+pub fn marked(mark: u32) -> Match {
+    // A mark is a number of this machine, not bytes of a packet.
+    let bits = mark.to_ne_bytes().to_vec();
+    Match(vec![
+        Expr::Meta {
+            key: META_MARK,
+            reg: REG_1,
+        },
+        Expr::Mask {
+            reg: REG_1,
+            mask: bits.clone(),
+        },
+        compare(Compare::Equal, bits),
+    ])
+}
+
+/// `meta nfproto ipv4`, or `ipv6`: what a rule of an inet table begins with before it looks at addresses. `nft` prints it
+/// only where no address follows.
+pub fn protocol(ipv4: bool) -> Match {
+    Match(Field::source(ipv4).of_protocol())
 }
 
 /// `ip saddr vmap @<map>`, or `ip6 saddr`.
@@ -190,11 +215,40 @@ impl Match {
         Match(Vec::new())
     }
 
+    /// `... ip saddr <prefix>`
+    #[must_use]
+    pub fn from(self, prefix: IpNetwork) -> Match {
+        self.compared(Field::source(prefix.is_ipv4()), prefix, Compare::Equal)
+    }
+
+    /// `... ip saddr != <prefix>`
+    #[must_use]
+    pub fn not_from(self, prefix: IpNetwork) -> Match {
+        self.compared(Field::source(prefix.is_ipv4()), prefix, Compare::NotEqual)
+    }
+
+    /// `... ip daddr <prefix>`
+    #[must_use]
+    pub fn to(self, prefix: IpNetwork) -> Match {
+        self.compared(Field::destination(prefix.is_ipv4()), prefix, Compare::Equal)
+    }
+
     /// `... ip daddr != <prefix>`, of the same family as what is before it.
     #[must_use]
-    pub fn not_to(mut self, prefix: IpNetwork) -> Match {
-        self.0
-            .extend(Field::destination(prefix.is_ipv4()).in_prefix(prefix, Compare::NotEqual));
+    pub fn not_to(self, prefix: IpNetwork) -> Match {
+        let field = Field::destination(prefix.is_ipv4());
+        self.compared(field, prefix, Compare::NotEqual)
+    }
+
+    fn compared(mut self, field: Field, prefix: IpNetwork, op: Compare) -> Match {
+        self.0.extend(field.in_prefix(prefix, op));
+        self
+    }
+
+    /// `... counter`: how many packets came this far.
+    #[must_use]
+    pub fn counted(mut self) -> Match {
+        self.0.push(Expr::Counter);
         self
     }
 
@@ -222,6 +276,12 @@ impl Match {
     /// `... masquerade`
     pub fn masquerade(mut self) -> Vec<Expr> {
         self.0.push(Expr::Masquerade);
+        self.0
+    }
+
+    /// `... masquerade fully-random`
+    pub fn masquerade_fully_random(mut self) -> Vec<Expr> {
+        self.0.push(Expr::MasqueradeFullyRandom);
         self.0
     }
 

@@ -12,6 +12,7 @@ const NFT_MSG_DELRULE: u16 = 8;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_RULE_POSITION: u16 = 6;
 const NFTA_RULE_USERDATA: u16 = 7;
 
 /// What a rule does, and for whom.
@@ -74,12 +75,19 @@ impl ListedRule {
 impl Table<'_> {
     /// `add rule <table> <chain> ...`, at the end of the chain.
     pub fn add_rule(&self, chain: &str, rule: &Rule) -> Message {
+        self.new_rule(CREATE | APPEND, chain, rule)
+    }
+
+    /// `insert rule <table> <chain> handle <handle> ...`, before that rule. ENOENT if it is gone.
+    pub fn insert_rule(&self, chain: &str, before: u64, rule: &Rule) -> Message {
+        self.new_rule(CREATE, chain, rule)
+            .be64(NFTA_RULE_POSITION, before)
+    }
+
+    fn new_rule(&self, flags: u16, chain: &str, rule: &Rule) -> Message {
+        let step = ["add a rule to chain ", chain].concat();
         let message = self
-            .request(
-                NFT_MSG_NEWRULE,
-                CREATE | APPEND,
-                ["add a rule to chain ", chain].concat(),
-            )
+            .request(NFT_MSG_NEWRULE, flags, step)
             .str(NFTA_RULE_CHAIN, chain)
             .nest(NFTA_RULE_EXPRESSIONS, |m| expr::put_list(m, &rule.exprs));
         userdata::put_comment(message, NFTA_RULE_USERDATA, &rule.comment)

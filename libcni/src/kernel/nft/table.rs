@@ -71,6 +71,10 @@ impl<'a> Table<'a> {
         })
     }
 
+    pub(super) fn family(&self) -> Family {
+        self.family
+    }
+
     pub(super) fn name(&self) -> &'a str {
         self.name
     }

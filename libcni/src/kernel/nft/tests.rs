@@ -80,6 +80,25 @@ fn rules_are_what_nft_would_write() {
             Match::all().verdict(Verdict::Goto("other/chain".into())),
             "goto other/chain",
         ),
+        (
+            matching::marked(0x4000).counted().verdict(Verdict::Return),
+            "meta mark & 0x00004000 == 0x00004000 counter packets 0 bytes 0 return",
+        ),
+        (
+            matching::protocol(true)
+                .not_from(prefix("10.1.0.0/20"))
+                .to(prefix("10.1.2.0/24"))
+                .masquerade_fully_random(),
+            "ip saddr != 10.1.0.0/20 ip daddr 10.1.2.0/24 masquerade fully-random",
+        ),
+        (
+            matching::protocol(false)
+                .from(prefix("fd00::/48"))
+                .not_to(prefix("ff00::/8"))
+                .counted()
+                .masquerade_fully_random(),
+            "ip6 saddr fd00::/48 ip6 daddr != ff00::/8 counter packets 0 bytes 0 masquerade fully-random",
+        ),
     ];
     in_netns(|| {
         let set = |table: Table<'_>, name, key, verdicts| {
@@ -407,4 +426,55 @@ proptest! {
         let _ = socket::attributes(&Reply { msg_type: 0, flags: 0, payload: &bytes }).count();
         let _ = Element::read_list(Reply { msg_type: 0, flags: 0, payload: &bytes });
     }
+}
+
+/// What iptables-nft keeps in its own tables is read and written in its own form, so that it lists our rules as its own.
+#[test]
+fn a_chain_of_iptables_takes_a_rule() {
+    in_netns(|| {
+        sh("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.9.0.0/16 -j ACCEPT
+            iptables-nft -A FORWARD -j REJECT; nft add chain ip filter mine '{ type filter hook forward priority 5; }'");
+        let filter = Table::new(Family::Ip, "filter");
+        let mut netfilter = Netfilter::unopened();
+        let all = chains(&mut netfilter, Family::Ip).unwrap();
+        let dropping = all
+            .iter()
+            .filter(|(_, _, chain)| chain.is_at_hook_of(Base::FORWARD));
+        let dropping: Vec<_> = dropping
+            .map(|(t, name, chain)| (t.as_str(), name.as_str(), chain.drops))
+            .collect();
+        assert_eq!(
+            dropping,
+            [("filter", "FORWARD", true), ("filter", "mine", false)]
+        );
+        assert!(
+            filter
+                .chain(&mut netfilter, "FORWARD")
+                .unwrap()
+                .unwrap()
+                .is_base(Base::FORWARD)
+        );
+
+        let listed = filter.rules(&mut netfilter, "FORWARD").unwrap();
+        assert_eq!(
+            listed[1].rule.exprs,
+            [Expr::Counter, Expr::XtTarget("REJECT".into())]
+        );
+        let rule = Rule::new(
+            Match::all()
+                .to(prefix("10.1.0.0/18"))
+                .counted()
+                .verdict(Verdict::Accept),
+            "ours",
+        );
+        commit([filter.insert_rule("FORWARD", listed[1].handle, &rule)]).unwrap();
+        assert_eq!(
+            sh("iptables-nft -S FORWARD"),
+            "-P FORWARD DROP\n-A FORWARD -s 10.9.0.0/16 -j ACCEPT\n\
+             -A FORWARD -d 10.1.0.0/18 -m comment --comment ours -j ACCEPT\n\
+             -A FORWARD -j REJECT --reject-with icmp-port-unreachable\n"
+        );
+        let read = filter.rules(&mut netfilter, "FORWARD").unwrap();
+        assert_eq!(read[1].rule, rule);
+    });
 }

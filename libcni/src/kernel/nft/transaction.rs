@@ -1,11 +1,38 @@
 //! Changes that happen together or not at all.
 
+use nix::errno::Errno;
+
 use super::{Netfilter, SUBSYS};
 use crate::nl::{Batch, Message, NlError};
 
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 const NFNL_BATCH_GENID: u16 = 1;
+
+/// How often a change that met another process's is worked out afresh.
+const TRIES: u32 = 16;
+
+/// Runs one attempt after the other, counted from 1, until one does not lose a race; the last error, if all do.
+pub fn settle<T>(mut attempt: impl FnMut(u32) -> Result<T, NlError>) -> Result<T, NlError> {
+    let mut tries = 1;
+    loop {
+        match attempt(tries) {
+            Err(error) if tries < TRIES && lost_a_race(&error) => tries += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Did somebody else's change come between looking and writing? ENOENT and EEXIST: what was seen (not) to be there is
+/// gone (made) meanwhile; EBUSY: it found a user; ERESTART: the generation moved on; EAGAIN: so did a dump's.
+pub(crate) fn lost_a_race(error: &NlError) -> bool {
+    /// `include/linux/errno.h`; user space has no name for it.
+    const ERESTART: i32 = 85;
+    error.errno == ERESTART
+        || [Errno::ENOENT, Errno::EEXIST, Errno::EBUSY, Errno::EAGAIN]
+            .iter()
+            .any(|errno| error.is(*errno))
+}
 
 /// A batch of nf_tables changes, atomic: packets and readers see all of it or nothing.
 #[derive(Debug, Default)]
@@ -27,6 +54,18 @@ impl Transaction {
         Transaction {
             changes: Vec::new(),
             generation: Some(generation),
+        }
+    }
+
+    /// One that makes what the following look finds missing, in an attempt of [`settle`]. Others may be making the same: a
+    /// transaction that is refused for its generation costs nothing, one that is refused for what is in it a grace
+    /// period. Where strangers change their rules without a pause the generation never holds, so after half the tries it
+    /// is not minded.
+    pub fn begin(netfilter: &mut Netfilter, attempt: u32) -> Result<Transaction, NlError> {
+        if attempt <= TRIES / 2 {
+            Ok(Transaction::at_generation(netfilter.generation()?))
+        } else {
+            Ok(Transaction::new())
         }
     }
 
