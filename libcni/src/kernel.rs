@@ -24,6 +24,7 @@ pub mod mac;
 pub mod neigh;
 pub mod netconf;
 pub mod netns;
+pub mod nexthop;
 pub mod nft;
 pub mod process;
 pub mod route;

@@ -19,9 +19,13 @@ const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFA_FLAGS: u16 = 8;
 
+/// `IFA_F_TEMPORARY` of IPv6 (RFC 8981), `IFA_F_SECONDARY` of IPv4.
+const IFA_F_TEMPORARY: u32 = 0x01;
 const IFA_F_NODAD: u32 = 0x02;
 const IFA_F_DADFAILED: u32 = 0x08;
+const IFA_F_DEPRECATED: u32 = 0x20;
 const IFA_F_TENTATIVE: u32 = 0x40;
+const IFA_F_PERMANENT: u32 = 0x80;
 
 /// `RTNLGRP_IPV6_IFADDR`
 const GROUP_IPV6_ADDR: u32 = 9;
@@ -69,6 +73,12 @@ pub fn list(sock: &mut Socket, index: u32) -> Result<Vec<Addr>, NlError> {
         Addr::from_reply(reply).filter(|(of, _)| *of == index)
     })
     .map(|found| found.into_iter().map(|(_, addr)| addr).collect())
+}
+
+/// The addresses of all links, with the index of each one's link.
+pub fn list_all(sock: &mut Socket) -> Result<Vec<(u32, Addr)>, NlError> {
+    let message = Message::new(RTM_GETADDR, 0, "list addresses").header(&ifaddrmsg(0, 0, 0));
+    sock.dump(message, Addr::from_reply)
 }
 
 /// Waits until no IPv6 address of the link (link-local ones included) is tentative; EADDRINUSE when another
@@ -152,6 +162,21 @@ fn ifaddrmsg(family: u8, prefix: u8, index: u32) -> [u8; IFADDRMSG_BYTES] {
 // === impl Addr ===
 
 impl Addr {
+    /// Has it no end (not from DHCP, not from router advertisements)?
+    pub fn is_permanent(&self) -> bool {
+        self.flags & IFA_F_PERMANENT != 0
+    }
+
+    /// Is it a privacy address of IPv6, which will be replaced within days?
+    pub fn is_temporary(&self) -> bool {
+        self.net.is_ipv6() && self.flags & IFA_F_TEMPORARY != 0
+    }
+
+    /// Can it be used for new connections: neither deprecated nor a duplicate?
+    pub fn is_usable(&self) -> bool {
+        self.flags & (IFA_F_DEPRECATED | IFA_F_DADFAILED) == 0
+    }
+
     /// With the index of its link.
     fn from_reply(reply: Reply<'_>) -> Option<(u32, Self)> {
         let &[_, prefix, flags, scope, ..] = reply.payload else {

@@ -1,13 +1,16 @@
 //! Routes: `ip route`. Source: `include/uapi/linux/rtnetlink.h`, `net/ipv4/fib_*.c`, `net/ipv6/route.c`.
 
+mod read;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
 
+pub use read::from_reply;
+
 use super::{family, ip_attr, link};
-use crate::nl::attr::{self, Attrs};
-use crate::nl::{CREATE, Message, NlError, Reply, Socket};
+use crate::nl::{CREATE, Message, NlError, REPLACE, Reply, Socket};
 
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
@@ -22,13 +25,17 @@ const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
+const RTA_NH_ID: u16 = 30;
 
 const RTAX_MTU: u16 = 2;
 const RTAX_ADVMSS: u16 = 8;
 
-const RTPROT_BOOT: u8 = 3;
+/// `RTPROT_BOOT`: what `ip route add` says without a word about it, and flannel.
+pub const PROTOCOL_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
+/// Offset of `rtm_protocol` in `struct rtmsg`.
+const RTM_PROTOCOL_AT: usize = 5;
 /// Offset of `rtm_type` in `struct rtmsg`.
 const RTM_TYPE_AT: usize = 7;
 const RTNH_F_ONLINK: u32 = 4;
@@ -66,6 +73,10 @@ pub struct Spec {
     pub advmss: Option<u32>,
     /// Take the gateway to be on the link though no address says so.
     pub onlink: bool,
+    /// `RTPROT_*`: who made it.
+    pub protocol: u8,
+    /// A next hop ([`super::nexthop`]), in place of gateway and link.
+    pub nexthop: Option<u32>,
 }
 
 /// A route found: one of these per next hop.
@@ -91,12 +102,32 @@ pub struct Route {
     pub mtu: Option<u32>,
     /// TCP maximum segment size in bytes.
     pub advmss: Option<u32>,
+    /// The next hop object it goes by; gateway and link are that one's then, unless
+    /// `net.ipv4.nexthop_compat_mode` is off.
+    pub nexthop: Option<u32>,
+}
+
+/// Which routes a dump is to bring; the default is all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Those that leave by this link.
+    pub oif: Option<u32>,
+    /// Those in this table.
+    pub table: Option<u32>,
+    /// Those of this `RTPROT_*`.
+    pub protocol: Option<u8>,
 }
 
 /// `ip route add DST via GW dev OIF ...`, protocol boot. EEXIST when the very same route is there; one
 /// that differs in its gateway joins the one that is there.
 pub fn add(spec: &Spec) -> Message {
     about(RTM_NEWROUTE, CREATE, "add", spec)
+}
+
+/// `ip route replace DST via GW dev OIF ...`: in place of the route that has the same destination and metric, whoever
+/// made it and wherever it leads; no packet falls in between.
+pub fn replace(spec: &Spec) -> Message {
+    about(RTM_NEWROUTE, CREATE | REPLACE, "set", spec)
 }
 
 /// `ip route del DST via GW dev OIF ...`; ESRCH when there is none.
@@ -106,15 +137,54 @@ pub fn del(spec: &Spec) -> Message {
 
 /// The unicast routes that leave by a link, of every table, IPv4 first.
 pub fn list(sock: &mut Socket, oif: u32) -> Result<Vec<Route>, NlError> {
-    let mut routes = dump(sock, Ipv4Addr::UNSPECIFIED.into(), Some(oif), None)?;
-    routes.extend(dump(sock, Ipv6Addr::UNSPECIFIED.into(), Some(oif), None)?);
+    let filter = Filter {
+        oif: Some(oif),
+        ..Filter::default()
+    };
+    let mut routes = dump(sock, false, filter)?;
+    routes.extend(dump(sock, true, filter)?);
     Ok(routes)
+}
+
+/// The default route of a family in the main table, the one of the lowest metric; `None` without one.
+pub fn default_route(sock: &mut Socket, v6: bool) -> Result<Option<Route>, NlError> {
+    let probe: IpAddr = if v6 {
+        DOCUMENTATION_V6.into()
+    } else {
+        DOCUMENTATION_V4.into()
+    };
+    match get(sock, probe)? {
+        Some(route) if route.dst.prefix() == 0 && route.table == TABLE_MAIN => {
+            return Ok(Some(route));
+        }
+        // No route there is no default route either.
+        None => return Ok(None),
+        // A node that routes them after all: look through the table.
+        Some(_) => {}
+    }
+    let filter = Filter {
+        table: Some(TABLE_MAIN),
+        ..Filter::default()
+    };
+    let mut routes = dump(sock, v6, filter)?;
+    routes.retain(|r| r.dst.prefix() == 0);
+    Ok(routes.into_iter().min_by_key(|r| r.priority))
+}
+
+/// Asks within a batch for the route that a packet to this address would take, as [`get`]; [`from_reply`] reads the
+/// answer.
+pub fn query(ip: IpAddr) -> Message {
+    let length = if ip.is_ipv4() { 32 } else { 128 };
+    let header = rtmsg(family(ip), length, 0, 0, 0, RTM_F_FIB_MATCH);
+    let message =
+        Message::new(RTM_GETROUTE, 0, format!("look up the route to {ip}")).header(&header);
+    ip_attr(message, RTA_DST, ip)
 }
 
 /// The route a packet to this address would take, as it stands in its table (`ip route get fibmatch IP`);
 /// `None` when there is none. Kernel 4.13 and later.
 pub fn get(sock: &mut Socket, ip: IpAddr) -> Result<Option<Route>, NlError> {
-    let route = look_up(sock, ip, |reply| from_reply(reply).into_iter().next())?;
+    let route = look_up(sock, ip, from_reply)?;
     Ok(route.flatten())
 }
 
@@ -129,11 +199,7 @@ fn look_up<T>(
     ip: IpAddr,
     read: impl FnOnce(Reply<'_>) -> T,
 ) -> Result<Option<T>, NlError> {
-    let length = if ip.is_ipv4() { 32 } else { 128 };
-    let header = rtmsg(family(ip), length, 0, 0, 0, RTM_F_FIB_MATCH);
-    let message =
-        Message::new(RTM_GETROUTE, 0, format!("look up the route to {ip}")).header(&header);
-    match sock.get(ip_attr(message, RTA_DST, ip)) {
+    match sock.get(query(ip)) {
         Ok(reply) => Ok(Some(read(reply))),
         Err(e)
             if [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::ESRCH]
@@ -149,8 +215,8 @@ fn look_up<T>(
 /// The MTU in bytes of the default route: its own, or that of the link it leaves by. IPv4's if there is one,
 /// else IPv6's; `None` without a default route.
 pub fn default_route_mtu(sock: &mut Socket) -> Result<Option<u32>, NlError> {
-    for probe in [IpAddr::V4(DOCUMENTATION_V4), IpAddr::V6(DOCUMENTATION_V6)] {
-        let Some(route) = default_route(sock, probe)? else {
+    for v6 in [false, true] {
+        let Some(route) = default_route(sock, v6)? else {
             continue;
         };
         if route.mtu.is_some() {
@@ -165,46 +231,42 @@ pub fn default_route_mtu(sock: &mut Socket) -> Result<Option<u32>, NlError> {
 const DOCUMENTATION_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const DOCUMENTATION_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
-fn default_route(sock: &mut Socket, probe: IpAddr) -> Result<Option<Route>, NlError> {
-    match get(sock, probe)? {
-        Some(route) if route.dst.prefix() == 0 => return Ok(Some(route)),
-        // No route there is no default route either.
-        None => return Ok(None),
-        // A node that routes them after all: look through the table.
-        Some(_) => {}
-    }
-    let mut routes = dump(sock, probe, None, Some(TABLE_MAIN))?;
-    routes.retain(|r| r.dst.prefix() == 0);
-    Ok(routes.into_iter().min_by_key(|r| r.priority))
-}
-
-fn dump(
-    sock: &mut Socket,
-    like: IpAddr,
-    oif: Option<u32>,
-    table: Option<u32>,
-) -> Result<Vec<Route>, NlError> {
-    let step = match oif {
+/// The unicast routes of a family that a filter lets through.
+pub fn dump(sock: &mut Socket, v6: bool, filter: Filter) -> Result<Vec<Route>, NlError> {
+    let step = match filter.oif {
         Some(oif) => format!("list routes by link {oif}"),
         None => "list routes".to_owned(),
     };
-    let mut message =
-        Message::new(RTM_GETROUTE, 0, step).header(&rtmsg(family(like), 0, 0, 0, 0, 0));
-    if let Some(oif) = oif {
+    let family = if v6 { super::AF_INET6 } else { super::AF_INET };
+    let mut header = rtmsg(family, 0, 0, 0, 0, 0);
+    if let (Some(place), Some(protocol)) = (header.get_mut(RTM_PROTOCOL_AT), filter.protocol) {
+        *place = protocol;
+    }
+    let mut message = Message::new(RTM_GETROUTE, 0, step).header(&header);
+    if let Some(oif) = filter.oif {
         message = message.u32(RTA_OIF, oif);
     }
-    if let Some(table) = table {
+    if let Some(table) = filter.table {
         message = message.u32(RTA_TABLE, table);
     }
-    let found = sock.dump(message, |reply| Some(from_reply(reply)))?;
-    // Before 4.20 the filter is ignored.
-    let wanted = |r: &Route| oif.is_none_or(|o| o == r.oif) && table.is_none_or(|t| t == r.table);
-    Ok(found.into_iter().flatten().filter(wanted).collect())
+    let mut routes = Vec::new();
+    sock.dump_into(message, &mut routes, |routes, reply| {
+        read::each(reply, |route| {
+            // Before 4.20 the kernel ignores the filter.
+            if filter.wants(&route) {
+                routes.push(route);
+            }
+        });
+    })?;
+    Ok(routes)
 }
 
 fn about(msg_type: u16, flags: u16, what: &str, spec: &Spec) -> Message {
     let via = spec.gw.map(|gw| format!(" via {gw}")).unwrap_or_default();
-    let step = format!("{what} route {}{via} on link {}", spec.dst, spec.oif);
+    let step = match spec.nexthop {
+        Some(id) => format!("{what} route {} by next hop {id}", spec.dst),
+        None => format!("{what} route {}{via} on link {}", spec.dst, spec.oif),
+    };
     let table = spec.table.unwrap_or(TABLE_MAIN);
     let hop_flags = if spec.onlink { RTNH_F_ONLINK } else { 0 };
     let ip = spec.dst.ip();
@@ -212,13 +274,16 @@ fn about(msg_type: u16, flags: u16, what: &str, spec: &Spec) -> Message {
         family(ip),
         spec.dst.prefix(),
         table,
-        RTPROT_BOOT,
+        spec.protocol,
         spec.scope,
         hop_flags,
     );
-    let mut message = Message::new(msg_type, flags, step)
-        .header(&header)
-        .u32(RTA_OIF, spec.oif);
+    let mut message = Message::new(msg_type, flags, step).header(&header);
+    // The kernel wants one or the other.
+    message = match spec.nexthop {
+        Some(id) => message.u32(RTA_NH_ID, id),
+        None => message.u32(RTA_OIF, spec.oif),
+    };
     if spec.dst.prefix() > 0 {
         message = ip_attr(message, RTA_DST, ip);
     }
@@ -278,86 +343,15 @@ fn rtmsg(
     ]
 }
 
-/// A reply's routes: one, or as many as it has next hops; none when it is not about a unicast route.
-fn from_reply(reply: Reply<'_>) -> Vec<Route> {
-    parse(reply).unwrap_or_default()
-}
+// === impl Filter ===
 
-fn parse(reply: Reply<'_>) -> Option<Vec<Route>> {
-    let &[family, prefix, _, _, table, protocol, scope, kind, ..] = reply.payload else {
-        return None;
-    };
-    let flags = attr::u32(reply.payload.get(8..)?)?;
-    if reply.msg_type != RTM_NEWROUTE || kind != RTN_UNICAST || flags & RTM_F_CLONED != 0 {
-        return None;
-    }
-    let any: IpAddr = match family {
-        super::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
-        super::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => return None,
-    };
-    let mut route = Route {
-        dst: IpNetwork::new(any, prefix).ok()?,
-        gw: None,
-        oif: 0,
-        src: None,
-        scope,
-        table: table.into(),
-        priority: 0,
-        protocol,
-        mtu: None,
-        advmss: None,
-    };
-    let mut hops = None;
-    for (kind, payload) in Attrs::after(reply.payload, RTMSG_BYTES) {
-        match kind {
-            RTA_DST => route.dst = IpNetwork::new(attr::ip(payload)?, prefix).ok()?,
-            RTA_TABLE => route.table = attr::u32(payload)?,
-            RTA_PRIORITY => route.priority = attr::u32(payload)?,
-            RTA_PREFSRC => route.src = attr::ip(payload),
-            RTA_METRICS => {
-                let metrics = Attrs::new(payload);
-                route.mtu = metrics.clone().find(RTAX_MTU).and_then(attr::u32);
-                route.advmss = metrics.clone().find(RTAX_ADVMSS).and_then(attr::u32);
-            }
-            RTA_MULTIPATH => hops = Some(payload),
-            _ => route.read_hop(kind, payload),
-        }
-    }
-    let Some(hops) = hops else {
-        return Some(vec![route]);
-    };
-    Some(next_hops(route, hops))
-}
-
-fn next_hops(route: Route, mut hops: &[u8]) -> Vec<Route> {
-    let mut all = Vec::new();
-    while let (Some(length), Some(oif)) = (attr::u16(hops), hops.get(4..).and_then(attr::u32)) {
-        let length = usize::from(length);
-        let Some(inside) = hops.get(RTNEXTHOP_BYTES..length) else {
-            break;
-        };
-        let mut one = Route { oif, ..route };
-        for (kind, payload) in Attrs::new(inside) {
-            one.read_hop(kind, payload);
-        }
-        all.push(one);
-        hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    all
-}
-
-// === impl Route ===
-
-impl Route {
-    /// What stands in the message, or in one of several next hops.
-    fn read_hop(&mut self, kind: u16, payload: &[u8]) {
-        match kind {
-            RTA_OIF => self.oif = attr::u32(payload).unwrap_or_default(),
-            RTA_GATEWAY => self.gw = attr::ip(payload),
-            RTA_VIA => self.gw = payload.get(2..).and_then(attr::ip),
-            _ => {}
-        }
+impl Filter {
+    fn wants(&self, route: &Route) -> bool {
+        // The link of a next hop object may not be told.
+        let by_link = |oif| oif == route.oif || (route.oif == 0 && route.nexthop.is_some());
+        self.oif.is_none_or(by_link)
+            && self.table.is_none_or(|table| table == route.table)
+            && self.protocol.is_none_or(|p| p == route.protocol)
     }
 }
 
@@ -377,6 +371,8 @@ impl Spec {
             mtu: None,
             advmss: None,
             onlink: false,
+            protocol: PROTOCOL_BOOT,
+            nexthop: None,
         }
     }
 

@@ -22,10 +22,14 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 
 const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_GROUP: u16 = 2;
 const IFLA_VXLAN_LINK: u16 = 3;
 const IFLA_VXLAN_LOCAL: u16 = 4;
 const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_L2MISS: u16 = 13;
+const IFLA_VXLAN_L3MISS: u16 = 14;
 const IFLA_VXLAN_PORT: u16 = 15;
+const IFLA_VXLAN_GROUP6: u16 = 16;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
 const IFLA_VXLAN_GBP: u16 = 23;
 
@@ -46,6 +50,10 @@ pub struct Vxlan {
     pub learning: bool,
     /// Carries group policy IDs (draft-smith-vxlan-group-policy).
     pub gbp: bool,
+    /// Where it sends what it has no entry for; none is a device that drops that.
+    pub remote: Option<IpAddr>,
+    /// Tells user space of what it has no entry for (`l2miss`, `l3miss`), as flannel's oldest agents wanted it.
+    pub misses: bool,
 }
 
 /// `ip link add NAME address MAC mtu MTU txqueuelen 0 type vxlan id VNI ...`; EEXIST when the name is taken. Given with
@@ -69,6 +77,17 @@ pub fn add(name: &str, mac: Mac, mtu: Option<u32>, vxlan: &Vxlan) -> Message {
     })
 }
 
+/// `ip link set dev INDEX type vxlan dev PARENT local IP learning|nolearning`: what the kernel changes on a living device.
+/// Its identifier, port and group policy it does not.
+pub fn change(index: u32, vxlan: &Vxlan) -> Message {
+    Message::new(RTM_NEWLINK, 0, format!("change vxlan device {index}"))
+        .header(&link::ifinfomsg(0, index, 0, 0))
+        .nest(IFLA_LINKINFO, |info| {
+            info.str(IFLA_INFO_KIND, "vxlan")
+                .nest(IFLA_INFO_DATA, |data| vxlan.put_changeable(data))
+        })
+}
+
 /// The VXLAN device of that name and what it is; `None` when there is none, also if the name is another kind's.
 pub fn get(sock: &mut Socket, name: &str) -> Result<Option<(Link, Vxlan)>, NlError> {
     match sock.get(link::query(name)) {
@@ -83,18 +102,28 @@ pub fn get(sock: &mut Socket, name: &str) -> Result<Option<(Link, Vxlan)>, NlErr
 // === impl Vxlan ===
 
 impl Vxlan {
-    fn put(&self, mut data: Message) -> Message {
-        data = data
-            .u32(IFLA_VXLAN_ID, self.vni)
-            .u8(IFLA_VXLAN_LEARNING, self.learning.into());
-        if let Some(parent) = self.parent {
-            data = data.u32(IFLA_VXLAN_LINK, parent);
-        }
+    fn put(&self, data: Message) -> Message {
+        let mut data = self.put_changeable(data.u32(IFLA_VXLAN_ID, self.vni));
         if let Some(port) = self.port {
             data = data.be16(IFLA_VXLAN_PORT, port);
         }
         if self.gbp {
             data = data.flag(IFLA_VXLAN_GBP);
+        }
+        if self.misses {
+            data = data.u8(IFLA_VXLAN_L2MISS, 1).u8(IFLA_VXLAN_L3MISS, 1);
+        }
+        match self.remote {
+            Some(ip @ IpAddr::V4(_)) => ip_attr(data, IFLA_VXLAN_GROUP, ip),
+            Some(ip @ IpAddr::V6(_)) => ip_attr(data, IFLA_VXLAN_GROUP6, ip),
+            None => data,
+        }
+    }
+
+    fn put_changeable(&self, mut data: Message) -> Message {
+        data = data.u8(IFLA_VXLAN_LEARNING, self.learning.into());
+        if let Some(parent) = self.parent {
+            data = data.u32(IFLA_VXLAN_LINK, parent);
         }
         match self.local {
             Some(ip @ IpAddr::V4(_)) => ip_attr(data, IFLA_VXLAN_LOCAL, ip),
@@ -114,18 +143,22 @@ impl Vxlan {
         }
         let data = Attrs::new(info.find(IFLA_INFO_DATA)?);
         let find = |kind| data.clone().find(kind);
-        let local = find(IFLA_VXLAN_LOCAL).or_else(|| find(IFLA_VXLAN_LOCAL6));
+        let address = |v4, v6| {
+            let found = find(v4).or_else(|| find(v6)).and_then(attr::ip);
+            found.filter(|ip| !ip.is_unspecified())
+        };
+        let on = |kind| find(kind).and_then(attr::u8).is_some_and(|on| on != 0);
         Some(Self {
             vni: find(IFLA_VXLAN_ID).and_then(attr::u32)?,
             parent: find(IFLA_VXLAN_LINK)
                 .and_then(attr::u32)
                 .filter(|index| *index != 0),
-            local: local.and_then(attr::ip).filter(|ip| !ip.is_unspecified()),
+            local: address(IFLA_VXLAN_LOCAL, IFLA_VXLAN_LOCAL6),
             port: find(IFLA_VXLAN_PORT).and_then(attr::be16),
-            learning: find(IFLA_VXLAN_LEARNING)
-                .and_then(attr::u8)
-                .is_some_and(|on| on != 0),
+            learning: on(IFLA_VXLAN_LEARNING),
             gbp: find(IFLA_VXLAN_GBP).is_some(),
+            remote: address(IFLA_VXLAN_GROUP, IFLA_VXLAN_GROUP6),
+            misses: on(IFLA_VXLAN_L2MISS) || on(IFLA_VXLAN_L3MISS),
         })
     }
 }
@@ -148,6 +181,8 @@ mod tests {
             port: Some(8472),
             learning: false,
             gbp: false,
+            remote: None,
+            misses: false,
         }
     }
 
@@ -201,6 +236,16 @@ mod tests {
                 .unwrap_err();
             assert!(taken.is(Errno::EEXIST), "{taken}");
             assert_eq!(get(&mut sock, "under").unwrap(), None, "another kind");
+
+            // Another address in the underlay, without a new device.
+            let moved = Vxlan {
+                local: Some("192.0.2.9".parse().unwrap()),
+                learning: true,
+                ..wanted
+            };
+            sock.request(change(found.index, &moved)).unwrap();
+            let (after, vxlan) = get(&mut sock, "flannel.1").unwrap().unwrap();
+            assert_eq!((after.index, vxlan), (found.index, moved));
         });
     }
 
@@ -214,6 +259,8 @@ mod tests {
                 port: Some(4789),
                 learning: true,
                 gbp: true,
+                remote: Some("2001:db8::9".parse().unwrap()),
+                misses: true,
             };
             let mut sock = Socket::open(ROUTE).unwrap();
             sock.run(&Batch::from(add("v6", MAC, None, &wanted)))

@@ -215,6 +215,11 @@ impl Batch {
         self.entries.is_empty()
     }
 
+    /// How many bytes.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The words of message `index`, counted from 0 in the order of pushing.
     pub fn step(&self, index: usize) -> Option<&str> {
         self.entries.get(index).map(|e| &*e.step)

@@ -1,5 +1,7 @@
 //! One netlink socket: send, match the answers, wait for events.
 
+mod dump;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
@@ -12,11 +14,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::error::NlError;
-use super::frame::{
-    Frame, Frames, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN,
-};
+use super::frame::{Frame, Frames, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN};
 use super::message::{Batch, Message, add_flags, write_at};
-use super::{ACK, DUMP, STOP};
+use super::{ACK, STOP};
 
 /// The kernel fills at most this much per dump datagram (`af_netlink.c`, `max_recvmsg_len`) and a
 /// single answer of ours is far below it.
@@ -25,10 +25,6 @@ const RECEIVE_BYTES: usize = 32 * 1024;
 const SEND_BYTES_BY_DEFAULT: usize = 128 * 1024;
 /// Rtnetlink and nf_tables answer before send returns; this only bounds what should never happen.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// A dump that meets a concurrent change is begun again this often. Under a storm of changes (hundreds
-/// of pods starting) several in a row are normal, each costs a millisecond or so.
-const DUMP_TRIES: u32 = 16;
-
 /// A netlink socket in the network namespace of the thread that opened it. It stays in that namespace
 /// when the thread moves on.
 #[derive(Debug)]
@@ -74,12 +70,6 @@ enum Received {
     Truncated,
     /// The kernel dropped something (ENOBUFS).
     Overrun,
-}
-
-/// How one run of a dump ended.
-enum DumpEnd {
-    Complete,
-    Again,
 }
 
 // === impl Socket ===
@@ -175,29 +165,6 @@ impl Socket {
         }
     }
 
-    /// Asks for a list; `parse` turns each message into an item or skips it. A dump that a concurrent
-    /// change interrupted (`NLM_F_DUMP_INTR`) may miss or repeat items, so it is thrown away and begun
-    /// again, at most 16 times; then EAGAIN.
-    pub fn dump<T>(
-        &mut self,
-        message: Message,
-        mut parse: impl FnMut(Reply<'_>) -> Option<T>,
-    ) -> Result<Vec<T>, NlError> {
-        let mut message = message.unacked();
-        add_flags(&mut message.bytes, 0, DUMP);
-        let step = message.step.clone();
-        let batch = Batch::from(message);
-        for _ in 0..DUMP_TRIES {
-            let mut items = Vec::new();
-            let end = self.dump_once(&batch, &step, &mut |reply| items.extend(parse(reply)))?;
-            if let DumpEnd::Complete = end {
-                return Ok(items);
-            }
-        }
-        let why = format!("interrupted {DUMP_TRIES} times by concurrent changes");
-        Err(NlError::because(step, Errno::EAGAIN as i32, why))
-    }
-
     /// Joins a multicast group (`RTNLGRP_LINK` is 1). Requests go on working, but answers and notifications
     /// share one queue: a request throws away what is in it, so ask for the state after subscribing and
     /// after each [`Socket::next_event`].
@@ -272,9 +239,16 @@ impl Socket {
                 Received::Datagram(length) => length,
                 // Only an echo or a get can be that long, and the ack still comes.
                 Received::Truncated => continue,
-                // Acks are tiny and few; what was dropped is an event or an echo. If it was the ack
-                // after all, the wait below ends in an error that says so.
-                Received::Overrun => continue,
+                // What was dropped is an event or an echo. If it was the ack after all, the wait below ends in an
+                // error that says so.
+                Received::Overrun if self.subscriptions > 0 => continue,
+                // Hundreds of verdicts, then: some are missing.
+                Received::Overrun => {
+                    self.drain(last_step)?;
+                    let why = "so many answers came at once that some were lost";
+                    let step = last_step.to_owned();
+                    return Err(NlError::because(step, Errno::ENOBUFS as i32, why));
+                }
                 // An nf_tables batch refused as a whole (EPERM) answers for its first message only.
                 Received::Empty if last.is_none() || !failures.is_empty() => return Ok(failures),
                 Received::Empty if self.wait(last_step, deadline)? => continue,
@@ -337,49 +311,6 @@ impl Socket {
                         ));
                     }
                     _ => return Ok(Some((start, length))),
-                }
-            }
-        }
-    }
-
-    fn dump_once(
-        &mut self,
-        batch: &Batch,
-        step: &str,
-        each: &mut dyn FnMut(Reply<'_>),
-    ) -> Result<DumpEnd, NlError> {
-        let (seq, _) = self.send(batch)?;
-        let mut interrupted = false;
-        loop {
-            // The kernel refuses a second dump on a socket (EBUSY) until the first is read to its end,
-            // hence no early return for an interrupted one.
-            let deadline = Instant::now() + ANSWER_TIMEOUT;
-            let length = match self.receive(step)? {
-                Received::Datagram(length) => length,
-                // Something is missing from the list, as if a change had interrupted it.
-                Received::Truncated | Received::Overrun => {
-                    interrupted = true;
-                    continue;
-                }
-                Received::Empty if self.wait(step, deadline)? => continue,
-                Received::Empty => return Err(unanswered(step)),
-            };
-            self.overtaken |= Frames::new(self.datagram(length)).any(|f| f.seq != seq);
-            for frame in Frames::new(self.datagram(length)).filter(|f| f.seq == seq) {
-                interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
-                match frame.kind {
-                    NLMSG_ERROR | NLMSG_DONE => {
-                        return match frame.verdict(step) {
-                            // Kernels from 6.0 may end an interrupted dump with the error itself.
-                            Err(e) if e.is(Errno::EINTR) => Ok(DumpEnd::Again),
-                            Err(e) => Err(e),
-                            Ok(()) if interrupted => Ok(DumpEnd::Again),
-                            Ok(()) => Ok(DumpEnd::Complete),
-                        };
-                    }
-                    NLMSG_NOOP | NLMSG_OVERRUN => {}
-                    _ if interrupted => {}
-                    _ => each(Reply::from(frame)),
                 }
             }
         }
