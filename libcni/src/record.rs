@@ -38,6 +38,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 pub use read::read;
 pub use sink::{Sink, SinkError};
+pub use stamp::format as rfc3339;
 pub use trace::{Trace, TraceParent};
 
 use crate::spec::conf::network_name;

@@ -13,7 +13,7 @@ pub(super) fn whole_us(time: SystemTime) -> SystemTime {
 }
 
 /// `2026-11-20T08:15:00.000042Z`; a time before 1970 is its beginning.
-pub(super) fn format(time: SystemTime) -> String {
+pub fn format(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / DAY_S, since.as_secs() % DAY_S);
     let (year, month, day) = date(days);

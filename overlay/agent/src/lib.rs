@@ -5,5 +5,17 @@
 //! ```
 //! The kernel's side is the crate `fabric`; here is what waits: directories, events, signals, health.
 
+pub mod agent;
+pub mod cache;
+pub mod conflist;
 pub mod directory;
+pub mod events;
+pub mod http;
+pub mod join;
+pub mod metrics;
+pub mod notify;
+pub mod options;
 pub mod readable;
+pub mod rules;
+pub mod run;
+pub mod step;

@@ -24,6 +24,8 @@ pub struct NetConf {
     pub nftables: bool,
     /// Things to tell whoever reads the log: what was assumed.
     pub warnings: Vec<String>,
+    /// As it was read.
+    pub text: String,
 }
 
 /// One family of the network.
@@ -140,6 +142,7 @@ impl NetConf {
             backend,
             nftables,
             warnings,
+            text: String::from_utf8_lossy(text).into_owned(),
         })
     }
 
