@@ -5,6 +5,7 @@
 //! again with growing pauses, and say so in the log. An error is for good: a file that is no certificate, a
 //! configuration that makes no sense.
 
+pub mod etcd;
 pub mod file;
 pub mod pick;
 
