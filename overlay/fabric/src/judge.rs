@@ -3,16 +3,20 @@
 //!
 //! Pure: the same peers, in whatever order, and the same standing give the same verdict.
 
+mod court;
+mod reason;
+
 use std::collections::HashMap;
-use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use libcni::kernel::Mac;
-use libcni::spec::IpNetwork;
+use court::Court;
+pub use reason::Reason;
 
 use crate::own::Own;
-use crate::peer::{Peer, Site, Vtep};
+use crate::peer::{Peer, Site};
+
+/// So many peers of a family are taken in and no more: as many as a /8 has subnets /24.
+pub const MAX_PEERS: usize = 1 << 16;
 
 /// What was made of the peers.
 #[derive(Debug, Clone, Default)]
@@ -49,84 +53,55 @@ pub struct Refusal {
     pub reason: Reason,
 }
 
-/// Why a peer is not believed. Shown in words; [`Reason::label`] is for metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reason {
-    /// It speaks another backend.
-    Backend(String),
-    /// Its subnet is ours, or has a part of ours.
-    OwnSubnet(IpNetwork),
-    /// Its subnet is not in the network.
-    Outside(IpNetwork),
-    /// Its subnet is far larger than a node's.
-    TooWide(IpNetwork),
-    /// Its subnet overlaps that of another peer, whose key this is.
-    Overlap(IpNetwork, String),
-    /// Its subnet has an address of the underlay in it: the tunnel would be led into itself.
-    Underlay(IpNetwork, IpAddr),
-    /// There is no MAC to send to.
-    NoVtep,
-    /// Its MAC is all zeroes or a group's.
-    BadMac(Mac),
-    /// Its MAC is ours.
-    OwnMac(Mac),
-    /// Its MAC is that of another peer, whose key this is.
-    SameMac(Mac, String),
-    /// Nobody can be reached at such an address.
-    BadAddress(IpAddr),
-    /// Its address is ours.
-    OwnAddress(IpAddr),
-    /// Its address is in the subnet of pods.
-    AddressInSubnet(IpAddr, IpNetwork),
-    /// More peers than are taken in.
-    TooMany,
-}
-
 /// What each peer had when it was last believed: who has something keeps it.
 #[derive(Debug, Clone, Default)]
 pub struct Standing {
-    pub(crate) v4: HashMap<String, Site>,
-    pub(crate) v6: HashMap<String, Site>,
+    sides: [HashMap<String, Site>; 2],
 }
 
-/// Says which of the peers are believed.
+/// Says which of the peers are believed, each family by itself: a peer that is wrong about one keeps the other.
+///
+/// Where two cannot both be believed, the one that has stood longer is; between two that are new, the one whose subnet
+/// is of the usual size; between equals, the one whose key comes first.
 pub fn judge<'a>(
     own: &Own,
     standing: &Standing,
     peers: impl IntoIterator<Item = (&'a str, &'a Arc<Peer>)>,
 ) -> Judged<'a> {
-    let _ = (own, standing, peers.into_iter().count());
-    Judged::default()
-}
-
-// === impl Reason ===
-
-impl Reason {
-    /// A short name that stays the same, for metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Backend(_) => "backend",
-            Self::OwnSubnet(_) => "own-subnet",
-            Self::Outside(_) => "outside-network",
-            Self::TooWide(_) => "too-wide",
-            Self::Overlap(..) => "overlap",
-            Self::Underlay(..) => "underlay",
-            Self::NoVtep => "no-vtep",
-            Self::BadMac(_) => "bad-mac",
-            Self::OwnMac(_) => "own-mac",
-            Self::SameMac(..) => "same-mac",
-            Self::BadAddress(_) => "bad-address",
-            Self::OwnAddress(_) => "own-address",
-            Self::AddressInSubnet(..) => "address-in-subnet",
-            Self::TooMany => "too-many",
+    let kind = own.backend.kind();
+    let mut judged = Judged::default();
+    let mut candidates: Vec<Accepted<'a>> = Vec::new();
+    for (key, peer) in peers {
+        if peer.kind == kind {
+            let (v4, v6) = (None, None);
+            candidates.push(Accepted { key, peer, v4, v6 });
+        } else {
+            let reason = Reason::Backend(peer.kind.as_str().to_owned());
+            judged.refuse(key, peer, None, reason);
         }
     }
+    // The verdict must not depend on the order in which they are told.
+    candidates.sort_by_key(|candidate| candidate.key);
+    for v6 in [false, true] {
+        if let Some(side) = own.side(v6) {
+            Court::new(own, side, standing.side(v6)).hear(v6, &mut candidates, &mut judged);
+        }
+    }
+    candidates.retain(|peer| peer.v4.is_some() || peer.v6.is_some());
+    judged.peers = candidates;
+    judged
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
+// === impl Judged ===
+
+impl Judged<'_> {
+    fn refuse(&mut self, key: &str, peer: &Peer, v6: Option<bool>, reason: Reason) {
+        self.refused.push(Refusal {
+            key: key.to_owned(),
+            name: peer.name.clone(),
+            v6,
+            reason,
+        });
     }
 }
 
@@ -143,12 +118,55 @@ impl Accepted<'_> {
     }
 
     /// The network identifier it says, if that is not ours. It is believed all the same, as flannel does (nobody on
-    /// Linux compares it), but packets will not arrive: worth a word in the log.
+    /// Linux compares it), but packets will hardly arrive: worth a word in the log.
     pub fn other_vni(&self, vni: u32) -> Option<u32> {
-        let said = |site: Option<Site>| site?.vtep.and_then(|vtep: Vtep| vtep.vni);
+        let said = |site: Option<Site>| site?.vtep?.vni;
         [said(self.v4), said(self.v6)]
             .into_iter()
             .flatten()
             .find(|said| *said != vni)
     }
 }
+
+// === impl Standing ===
+
+impl Standing {
+    /// Remembers that a peer has this.
+    pub fn insert(&mut self, v6: bool, key: &str, site: Site) {
+        let [v4s, v6s] = &mut self.sides;
+        let side = if v6 { v6s } else { v4s };
+        side.insert(key.to_owned(), site);
+    }
+
+    /// Remembers who is believed now, and nobody else.
+    pub fn update(&mut self, peers: &[Accepted<'_>]) {
+        for (v6, side) in [false, true].into_iter().zip(&mut self.sides) {
+            let mut count = 0;
+            for (peer, site) in peers.iter().filter_map(|p| Some((p, p.site(v6)?))) {
+                count += 1;
+                match side.get_mut(peer.key) {
+                    Some(known) => *known = *site,
+                    None => drop(side.insert(peer.key.to_owned(), *site)),
+                }
+            }
+            if side.len() > count {
+                let there = peers.iter().filter(|p| p.site(v6).is_some());
+                let there: std::collections::HashSet<&str> = there.map(|p| p.key).collect();
+                side.retain(|key, _| there.contains(key.as_str()));
+            }
+        }
+    }
+
+    /// Is nothing known of anybody?
+    pub fn is_empty(&self) -> bool {
+        self.sides.iter().all(HashMap::is_empty)
+    }
+
+    fn side(&self, v6: bool) -> &HashMap<String, Site> {
+        let [v4s, v6s] = &self.sides;
+        if v6 { v6s } else { v4s }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@
 
 pub mod conf;
 pub mod converge;
+mod device;
 pub mod file;
 pub mod judge;
 pub mod lease;
@@ -14,12 +15,13 @@ pub mod mac;
 pub mod own;
 pub mod parent;
 pub mod peer;
+pub mod state;
 pub mod status;
 pub mod subnet_env;
 
 pub use conf::{Backend, NetConf, Network, Vxlan};
 pub use converge::{Fabric, FabricError, Others, Peers, Report};
-pub use judge::{Judged, Reason, Refusal, Standing, judge};
+pub use judge::{Accepted, Judged, Reason, Refusal, Standing, judge};
 pub use own::{Own, OwnSide, Parent};
 pub use peer::{Kind, Peer, Site, Vtep};
 pub use status::Status;

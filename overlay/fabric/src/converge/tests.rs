@@ -1,0 +1,10 @@
+//! Against the real kernel; `ip` and `bridge` are the oracles.
+
+mod backends;
+mod fixture;
+mod repair;
+mod shape;
+mod takeover;
+mod traffic;
+
+use fixture::{Node, peers};
