@@ -9,6 +9,8 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 
 /// A program, its whole environment, and files for its three streams.
 #[derive(Debug, Clone)]
@@ -48,6 +50,14 @@ impl Job {
         Ok(time_ms)
     }
 
+    /// Runs to the end; milliseconds, by the wall and of processor time. That is its own and the kernel's in it, from the
+    /// fork to the last of the exit, however long others kept the processor. Nobody else may run children meanwhile.
+    pub fn cost(&self) -> Result<(f64, f64)> {
+        let before = children_us()?;
+        let time_ms = self.time()?;
+        Ok((time_ms, (children_us()? - before) as f64 / 1000.0))
+    }
+
     pub fn must_have_succeeded(&self, status: ExitStatus) -> Result<()> {
         if status.success() {
             return Ok(());
@@ -83,6 +93,13 @@ pub fn time_at_once(jobs: &[Job]) -> Result<f64> {
         job.must_have_succeeded(status)?;
     }
     Ok(time_ms)
+}
+
+/// Processor time of all children that were waited for. The kernel counts it in nanoseconds, whatever its tick: only how
+/// it divides into user and system is an estimate.
+fn children_us() -> Result<i64> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("getrusage")?;
+    Ok(usage.user_time().num_microseconds() + usage.system_time().num_microseconds())
 }
 
 pub fn elapsed_ms(since: Instant) -> f64 {

@@ -87,10 +87,10 @@ impl Report {
         self.samples(work, who)?.median()
     }
 
-    /// See [`Samples::differences`].
-    pub fn median_difference(&self, work: &str, base: &str, who: Who) -> Option<f64> {
+    /// See [`Samples::differences`] and [`Samples::midmean`].
+    pub fn typical_difference(&self, work: &str, base: &str, who: Who) -> Option<f64> {
         let (mine, base) = (self.samples(work, who)?, self.samples(base, who)?);
-        mine.differences(base)?.median()
+        mine.differences(base)?.midmean()
     }
 
     fn samples(&self, work: &str, who: Who) -> Option<&Samples> {
