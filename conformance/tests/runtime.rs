@@ -12,6 +12,8 @@ mod interop;
 mod matrix;
 #[path = "runtime/mixed.rs"]
 mod mixed;
+#[path = "runtime/records.rs"]
+mod records;
 #[path = "runtime/scripts.rs"]
 mod scripts;
 #[path = "runtime/verbs.rs"]

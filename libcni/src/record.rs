@@ -22,6 +22,7 @@
 
 mod clock;
 mod file;
+mod foreign;
 mod journal;
 mod json;
 mod line;
@@ -34,8 +35,9 @@ mod trace;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
+pub(crate) use foreign::Foreign;
 pub use read::read;
 pub use sink::{Sink, SinkError};
 pub use stamp::format as rfc3339;
@@ -95,11 +97,19 @@ pub struct Phase {
 
 /// An operation under way.
 struct Operation {
-    plugin: &'static str,
+    plugin: Cow<'static, str>,
     network: String,
     clock: Clock,
     sink: Option<Sink>,
     trace: Option<(TraceParent, u64)>,
+}
+
+/// What an operation is about, and who does it.
+pub(crate) struct Subject {
+    pub(crate) verb: String,
+    pub(crate) container: String,
+    pub(crate) ifname: String,
+    pub(crate) pid: u32,
 }
 
 thread_local! {
@@ -112,7 +122,7 @@ thread_local! {
 /// [`configure`], says where.
 pub fn begin(plugin: &'static str) {
     let mut operation = Operation {
-        plugin,
+        plugin: plugin.into(),
         network: String::new(),
         clock: Clock::start(FIRST_PHASE, Instant::now()),
         sink: None,
@@ -170,12 +180,7 @@ pub fn during<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
 #[must_use]
 pub fn traceparent() -> Option<String> {
     let mut text = None;
-    with_operation(|operation| {
-        text = operation
-            .trace
-            .as_ref()
-            .map(|(parent, span)| parent.with_parent(*span).to_string());
-    });
+    with_operation(|operation| text = operation.traceparent());
     text
 }
 
@@ -184,24 +189,7 @@ pub fn end(outcome: Result<(), &CniError>) {
     let over = Instant::now();
     let operation = OPERATION.with(|slot| slot.try_borrow_mut().ok()?.take());
     let Some(operation) = operation else { return };
-    let Some(sink) = &operation.sink else { return };
-    let total = operation.clock.total(over);
-    let record = operation.record(total, outcome.err(), over);
-    // Somebody who asks for the version by hand is no operation.
-    if record.verb.is_empty() {
-        return;
-    }
-    let spans = |lines| match &operation.trace {
-        Some((parent, span)) if parent.is_sampled() => {
-            let mut lines = spans::append(lines, &record, *span, &operation.clock.intervals(over));
-            lines.push('\n');
-            lines
-        }
-        _ => lines,
-    };
-    if let Err(e) = sink.write(&record, spans) {
-        complain(operation.plugin, &e.to_string());
-    }
+    operation.finish(Subject::of_process(), outcome, over);
 }
 
 fn with_operation(act: impl FnOnce(&mut Operation)) {
@@ -246,25 +234,64 @@ impl Operation {
         }
     }
 
-    fn record(&self, total: Duration, error: Option<&CniError>, over: Instant) -> Record {
-        let var = |name| {
-            let value = std::env::var_os(name).unwrap_or_default();
-            clipped(&value.to_string_lossy())
+    fn traceparent(&self) -> Option<String> {
+        let (parent, span) = self.trace.as_ref()?;
+        Some(parent.with_parent(*span).to_string())
+    }
+
+    /// Writes the record, if one is wanted.
+    fn finish(&self, subject: Subject, outcome: Result<(), &CniError>, over: Instant) {
+        let Some(sink) = &self.sink else { return };
+        // Somebody who asks for the version by hand is no operation.
+        if subject.verb.is_empty() {
+            return;
+        }
+        let record = self.record(subject, outcome.err(), over);
+        let spans = |lines| match &self.trace {
+            Some((parent, span)) if parent.is_sampled() => {
+                let mut lines = spans::append(lines, &record, *span, &self.clock.intervals(over));
+                lines.push('\n');
+                lines
+            }
+            _ => lines,
         };
+        if let Err(e) = sink.write(&record, spans) {
+            complain(&self.plugin, &e.to_string());
+        }
+    }
+
+    fn record(&self, subject: Subject, error: Option<&CniError>, over: Instant) -> Record {
+        let total = self.clock.total(over);
         let began = SystemTime::now().checked_sub(total);
         Record {
             time: stamp::whole_us(began.unwrap_or(SystemTime::UNIX_EPOCH)),
-            verb: var("CNI_COMMAND"),
-            plugin: self.plugin.to_owned(),
+            verb: subject.verb,
+            plugin: self.plugin.clone().into_owned(),
             network: clipped(&self.network),
-            container: var("CNI_CONTAINERID"),
-            ifname: var("CNI_IFNAME"),
+            container: subject.container,
+            ifname: subject.ifname,
             error: error
                 .map(|e| CniError::new(e.code, clipped(&e.msg)).with_details(clipped(&e.details))),
             total_us: clock::whole_us(total),
             phases: self.clock.phases(over),
-            pid: std::process::id(),
+            pid: subject.pid,
             trace: self.trace.as_ref().map(|(p, span)| p.with_span(*span)),
+        }
+    }
+}
+
+impl Subject {
+    /// What this process, a plugin, was called for.
+    fn of_process() -> Self {
+        let var = |name| {
+            let value = std::env::var_os(name).unwrap_or_default();
+            clipped(&value.to_string_lossy())
+        };
+        Self {
+            verb: var("CNI_COMMAND"),
+            container: var("CNI_CONTAINERID"),
+            ifname: var("CNI_IFNAME"),
+            pid: std::process::id(),
         }
     }
 }

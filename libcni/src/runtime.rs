@@ -36,6 +36,7 @@ mod chain;
 pub mod collect;
 pub mod error;
 pub mod exec;
+mod execute;
 mod file;
 mod gc;
 mod journal;
@@ -48,6 +49,7 @@ use std::time::{Duration, Instant};
 
 pub use cache::CacheEntry;
 pub use error::{PluginFailure, RuntimeError};
+pub use execute::PluginLog;
 pub use journal::Pending;
 pub use list::{ConfError, NetworkList, PluginConf, Scanned};
 
@@ -55,6 +57,7 @@ use crate::spec::json::Node;
 use crate::spec::{Attachment, CniResult, Verb, Version};
 use cache::Cache;
 use chain::Pass;
+use execute::LogSink;
 use journal::Journal;
 use request::Extra;
 
@@ -80,6 +83,7 @@ pub struct Runtime {
     cache_dir: PathBuf,
     timeout: Duration,
     grace: Duration,
+    log: LogSink,
 }
 
 const CACHE_DIR: &str = "/var/lib/cni";
@@ -114,6 +118,7 @@ impl Runtime {
             cache_dir: CACHE_DIR.into(),
             timeout: TIMEOUT,
             grace: GRACE,
+            log: LogSink::default(),
         }
     }
 
@@ -136,6 +141,14 @@ impl Runtime {
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace.min(FOR_EVER);
+        self
+    }
+
+    /// Hands what plugins that succeed write to stderr to `sink`. If not set, it goes to this process's stderr, as the
+    /// reference does it. What one that fails wrote is in the error.
+    #[must_use]
+    pub fn plugin_log(mut self, sink: impl Fn(&PluginLog<'_>) + Send + Sync + 'static) -> Self {
+        self.log = LogSink::new(sink);
         self
     }
 

@@ -61,15 +61,25 @@ const fn text(name: &str) -> [u8; TEXT_SIZE] {
 /// Whether `file` is this suite's executable of that name and of this version.
 #[must_use]
 pub fn is_own(file: &Path, name: &str) -> bool {
+    has_note(file, &text(name))
+}
+
+/// Whether `file` is an executable of this suite, whichever and of whatever version.
+#[must_use]
+pub fn is_of_suite(file: &Path) -> bool {
+    has_note(file, &[])
+}
+
+fn has_note(file: &Path, text: &[u8]) -> bool {
     let mut page = [0; SEARCHED_BYTES];
     let Ok(len) = File::open(file).and_then(|mut f| f.read(&mut page)) else {
         return false;
     };
     let page = page.get(..len).unwrap_or_default();
-    let text = text(name);
     let begins = |at: &[u8]| {
-        at.strip_prefix(&OWNER)
-            .is_some_and(|rest| rest.starts_with(&text))
+        at.strip_prefix(&KIND.to_ne_bytes())
+            .and_then(|rest| rest.strip_prefix(&OWNER))
+            .is_some_and(|rest| rest.starts_with(text))
     };
     // Notes are aligned to four bytes.
     page.starts_with(b"\x7fELF")

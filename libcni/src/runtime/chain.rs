@@ -1,17 +1,15 @@
 //! One verb over a chain of plugins, and each plugin's part of it.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
-use super::exec::{self, Job};
+use super::execute::{Call, Failure};
 use super::list::{NetworkList, PluginConf};
 use super::request::{Extra, request};
 use super::{Attach, PluginFailure, Runtime, RuntimeError};
 use crate::kernel::process::Ended;
-use crate::plugin::delegate;
-use crate::spec::error::{CniError, Code};
-use crate::spec::json::{Fields, Node};
-use crate::spec::{CniResult, Verb, Version};
+use crate::spec::error::CniError;
+use crate::spec::json::Node;
+use crate::spec::{CniResult, Verb};
 
 /// A verb under way: it has one deadline, whatever number of plugins it runs.
 #[derive(Debug)]
@@ -128,9 +126,14 @@ impl<'a> Pass<'a> {
         extra: Extra<'_>,
     ) -> Result<Vec<u8>, RuntimeError> {
         let stdin = request(self.list, plugin, extra);
-        let told = self
-            .runtime
-            .execute(&plugin.kind, &self.env, &stdin, self.deadline);
+        let told = self.runtime.execute(&Call {
+            kind: &plugin.kind,
+            env: &self.env,
+            stdin: &stdin,
+            deadline: self.deadline,
+            verb: self.verb,
+            of: Some((plugin.node(), &self.list.name)),
+        });
         told.map_err(|failure| self.placed(index, plugin, failure))
     }
 
@@ -187,133 +190,6 @@ pub(super) struct Failed {
     pub(super) prev: Option<Node>,
     /// Why.
     pub(super) error: RuntimeError,
-}
-
-/// One plugin's failure, before its place is known.
-struct Failure {
-    error: CniError,
-    started: bool,
-    ended: Option<Ended>,
-    late: bool,
-    stderr: String,
-}
-
-/// Of a plugin that was not started.
-impl From<CniError> for Failure {
-    fn from(error: CniError) -> Self {
-        Self {
-            error,
-            started: false,
-            ended: None,
-            late: false,
-            stderr: String::new(),
-        }
-    }
-}
-
-impl Runtime {
-    /// Finds a plugin and runs it to its end.
-    fn execute(
-        &self,
-        kind: &str,
-        env: &[(&str, String)],
-        stdin: &[u8],
-        deadline: Instant,
-    ) -> Result<Vec<u8>, Failure> {
-        let file = self.find(kind)?;
-        if Instant::now() >= deadline {
-            let msg = format!(
-                "not begun: the {:?} of the whole chain are over",
-                self.timeout
-            );
-            return Err(CniError::new(Code::TryAgain, msg).into());
-        }
-        let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
-        let job = Job {
-            file: &file,
-            env: &env,
-            stdin,
-            deadline,
-            grace: self.grace,
-        };
-        let output = exec::run(&job).map_err(|e| Failure {
-            started: e.started,
-            ..CniError::new(Code::Io, format!("failed to run {}: {e}", file.display())).into()
-        })?;
-        if output.ended == Ended::Exit(0) {
-            return Ok(output.stdout);
-        }
-        Err(Failure {
-            error: delegate::failure(&file, output.ended, &output.stdout, &output.stderr),
-            started: true,
-            ended: Some(output.ended),
-            late: output.late,
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
-    }
-
-    /// VERSION of one plugin. One from before that verb speaks 0.1.0.
-    pub(super) fn ask_versions(&self, kind: &str) -> Result<Vec<String>, RuntimeError> {
-        let dummy = |key: &'static str| (key, "dummy".to_owned());
-        let env = [
-            ("CNI_COMMAND", Verb::Version.as_str().to_owned()),
-            dummy("CNI_NETNS"),
-            dummy("CNI_IFNAME"),
-            dummy("CNI_PATH"),
-        ];
-        let stdin = Node::obj()
-            .put("cniVersion", Version::CURRENT.as_str())
-            .build();
-        let deadline = self.deadline();
-        let told = self.execute(kind, &env, stdin.write_compact().as_bytes(), deadline);
-        let told = match told {
-            Err(failure) if failure.error.msg == "unknown CNI_COMMAND: VERSION" => {
-                return Ok(vec![Version::V0_1_0.as_str().to_owned()]);
-            }
-            told => told.and_then(|stdout| Ok(versions(&stdout)?)),
-        };
-        told.map_err(|failure| {
-            RuntimeError::Plugin(Box::new(PluginFailure {
-                kind: kind.to_owned(),
-                name: None,
-                verb: Verb::Version,
-                step: 1,
-                steps: 1,
-                late: failure.late.then_some(self.timeout),
-                error: failure.error,
-                started: failure.started,
-                ended: failure.ended,
-                stderr: failure.stderr,
-                also: Vec::new(),
-                left: Vec::new(),
-            }))
-        })
-    }
-
-    /// The executable of a plugin.
-    pub(super) fn find(&self, kind: &str) -> Result<PathBuf, CniError> {
-        let dirs = self.plugin_path.iter();
-        let dirs: Vec<String> = dirs.map(|dir| dir.to_string_lossy().into_owned()).collect();
-        delegate::find(kind, &dirs).map_err(|error| {
-            error.with_details("install it there, or correct `type` or the plugin path (CNI_PATH)")
-        })
-    }
-
-    pub(super) fn plugin_path_text(&self) -> String {
-        let dirs = self.plugin_path.iter();
-        let dirs: Vec<String> = dirs.map(|dir| dir.to_string_lossy().into_owned()).collect();
-        dirs.join(":")
-    }
-}
-
-/// `supportedVersions` of an answer to VERSION, or its `cniVersion` alone.
-fn versions(stdout: &[u8]) -> Result<Vec<String>, CniError> {
-    let node = Node::parse(stdout)?;
-    let fields = Fields::of(&node, "")?;
-    match fields.strings("supportedVersions")? {
-        Some(versions) if !versions.is_empty() => Ok(versions),
-        _ => Ok(fields.str("cniVersion")?.into_iter().collect()),
-    }
 }
 
 fn args_text(args: &[(String, String)]) -> String {

@@ -27,6 +27,8 @@ use crate::spec::json;
 
 /// How much of a plugin's stderr an error keeps, from its end.
 pub const STDERR_TAIL_BYTES: usize = 2048;
+/// How much of it is kept at all, from its end: the log of a plugin that succeeded is handed on.
+pub const STDERR_BYTES: usize = 64 * 1024;
 
 /// A file being replaced cannot be executed for a moment: tries, and the pause in between.
 const BUSY_TRIES: u32 = 20;
@@ -63,8 +65,10 @@ pub struct Output {
     pub late: bool,
     /// What it wrote to stdout; nothing after the first 16 MiB is kept, which is more than JSON may have.
     pub stdout: Vec<u8>,
-    /// The last [`STDERR_TAIL_BYTES`] that it wrote to stderr.
+    /// The last [`STDERR_BYTES`] that it wrote to stderr.
     pub stderr: Vec<u8>,
+    /// Its process ID, which may be another's by now.
+    pub pid: u32,
 }
 
 /// Why a plugin could not be run to its end.
@@ -157,6 +161,7 @@ fn attend(job: &Job<'_>, child: &mut Child, watch: Option<OwnedFd>) -> io::Resul
         late: stages.late(),
         stdout: stdout.kept,
         stderr: stderr.kept,
+        pid: child.id(),
     })
 }
 
@@ -267,6 +272,15 @@ fn how(status: ExitStatus) -> Ended {
     }
 }
 
+impl Output {
+    /// What of stderr an error keeps.
+    #[must_use]
+    pub fn stderr_tail(&self) -> &[u8] {
+        let from = self.stderr.len().saturating_sub(STDERR_TAIL_BYTES);
+        self.stderr.get(from..).unwrap_or_default()
+    }
+}
+
 // === streams ===
 
 /// One of the plugin's output streams, as far as it was read.
@@ -313,7 +327,7 @@ fn keep_start(kept: &mut Vec<u8>, new: &[u8]) {
 
 fn keep_end(kept: &mut Vec<u8>, new: &[u8]) {
     kept.extend_from_slice(new);
-    kept.drain(..kept.len().saturating_sub(STDERR_TAIL_BYTES));
+    kept.drain(..kept.len().saturating_sub(STDERR_BYTES));
 }
 
 #[cfg(test)]
