@@ -9,6 +9,7 @@ pub mod conf;
 pub mod converge;
 mod device;
 pub mod file;
+pub mod firewall;
 pub mod judge;
 pub mod lease;
 pub mod mac;
