@@ -123,6 +123,7 @@ fn every_verb() {
         run(&with(&lo, "prevResult", prev), verb, "c1");
     }
     by_the_runtime(&pod);
+    by_a_delegate(&pod);
     // One that fails late.
     let unreachable = json!([{"dst": "10.99.0.0/16", "gw": "192.0.2.1"}]);
     let mut failing = bridge.clone();
@@ -143,6 +144,18 @@ fn by_the_runtime(pod: &Pod) {
     let at = Attach::new("c1", pod.netns(), "lo");
     runtime.add(&list, &at).unwrap();
     runtime.del(&list, &at).unwrap();
+}
+
+/// The reference's `bridge` under `overlay`.
+fn by_a_delegate(pod: &Pod) {
+    let lease = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+    fs::write("/run/subnet.env", lease).unwrap();
+    let conf = json!({"cniVersion": "1.0.0", "name": "net", "type": "overlay", "subnetFile": "/run/subnet.env"});
+    for verb in ["ADD", "DEL"] {
+        recorded(call(&conf, verb, pod, "c1"))
+            .cni_path("/usr/lib/cni")
+            .ok();
+    }
 }
 
 fn waits_for_the_lock(call: &Call, conf: &Value) {

@@ -147,6 +147,33 @@ impl Call {
         }
     }
 
+    /// Has another plugin of this suite do a verb as this one's delegate, in this process: what running its executable
+    /// would do, without an exec. `stdin` is what it would get. Its steps to undo and its phases become ours.
+    ///
+    /// # Errors
+    /// Its own, as it would print them.
+    pub fn delegate<P: Plugin>(
+        &self,
+        verb: Verb,
+        stdin: &[u8],
+    ) -> Result<Option<CniResult>, CniError> {
+        let node = conf::decode(stdin)?;
+        let conf = NetConf::read(&node, verb, P::ABOUT.versions)?;
+        let env = CallEnv {
+            verb,
+            ..self.env.clone()
+        };
+        let netns = Netns::open(Path::new(self.sandbox()));
+        // For ever, as the first one.
+        perform::<P>(Box::leak(Box::new(Self {
+            env,
+            conf,
+            node,
+            stdin: stdin.to_vec(),
+            netns,
+        })))
+    }
+
     /// `prevResult`, which CHECK cannot do without.
     ///
     /// # Errors
@@ -268,11 +295,16 @@ fn dispatch<P: Plugin>() -> Result<String, CniError> {
         stdin,
         netns,
     }));
+    match perform::<P>(call)? {
+        Some(result) => result.to_json(call.version()),
+        None => Ok(String::new()),
+    }
+}
+
+/// The verb itself; what ADD made.
+fn perform<P: Plugin>(call: &'static Call) -> Result<Option<CniResult>, CniError> {
     match call.env.verb {
-        Verb::Add => {
-            let result = P::add(call)?;
-            return result.to_json(call.version());
-        }
+        Verb::Add => return P::add(call).map(Some),
         Verb::Del => P::del(call)?,
         Verb::Check => P::check(call)?,
         Verb::Status => P::status(call)?,
@@ -286,7 +318,7 @@ fn dispatch<P: Plugin>() -> Result<String, CniError> {
         },
         Verb::Version => unreachable!("answered before stdin is read"),
     }
-    Ok(String::new())
+    Ok(None)
 }
 
 fn read_stdin() -> Result<Vec<u8>, CniError> {

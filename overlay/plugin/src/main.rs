@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), no_main)]
 
 mod conf;
+mod delegate;
 mod scratch;
 mod verbs;
 

@@ -1,24 +1,17 @@
 //! The verbs, each one of the delegate's.
 
-use std::path::{Path, PathBuf};
-
 use fabric::SubnetEnv;
-use libcni::plugin::{Call, Undo, delegate, suite};
+use libcni::plugin::{Call, Undo};
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::json::Fields;
 use libcni::spec::{Attachment, CniResult, Node, Verb};
 
 use crate::conf::{Places, delegate_conf};
+use crate::delegate::Delegate;
 use crate::scratch::{self, Scratch};
 
 /// Whether a list of attachments came with GC, and which: handed on as it is.
 const GC_KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
-
-/// A delegate and what it is given.
-struct Delegate {
-    file: PathBuf,
-    conf: Vec<u8>,
-}
 
 /// Attaches by the delegate, with the lease of this moment.
 pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
@@ -37,15 +30,10 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
         // Before the delegate works: whatever kills us, DEL knows what to undo.
         scratch.write(&delegate.conf)?;
     }
-    let printed = delegate.run(Verb::Add)?;
+    let result = delegate.add(call)?;
     if stands {
         scratch.write(&delegate.conf)?;
     }
-    let result = Node::parse(&printed).map_err(|e| {
-        let msg = format!("{} printed no result: {e}", delegate.file.display());
-        CniError::new(Code::Internal, msg)
-    })?;
-    let result = CniResult::parse(&result, call.version())?;
     undo.commit();
     Ok(result)
 }
@@ -58,7 +46,7 @@ pub fn del(call: &Call) -> Result<(), CniError> {
         Some(conf) => conf,
         None => without_scratch(call, &places)?,
     };
-    Delegate::new(call, conf)?.run(Verb::Del)?;
+    Delegate::for_release(call, conf)?.run(call, Verb::Del)?;
     scratch.remove(call.network())
 }
 
@@ -78,16 +66,15 @@ pub fn check(call: &Call) -> Result<(), CniError> {
         )));
     };
     let conf = with_keys_of(call, &conf, &["prevResult"])?;
-    Delegate::new(call, conf)?.run(Verb::Check)?;
-    Ok(())
+    Delegate::new(call, conf)?.run(call, Verb::Check)
 }
 
 /// Frees by the delegate, then forgets who is not valid.
 pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     let places = Places::of(&call.node)?;
     let conf = without_scratch(call, &places)?;
-    let delegate = Delegate::new(call, with_keys_of(call, &conf, &GC_KEYS)?)?;
-    delegate.run(Verb::Gc)?;
+    let delegate = Delegate::for_release(call, with_keys_of(call, &conf, &GC_KEYS)?)?;
+    delegate.run(call, Verb::Gc)?;
     if !delegate.frees() {
         return Ok(());
     }
@@ -109,8 +96,7 @@ pub fn status(call: &Call) -> Result<(), CniError> {
     let env = SubnetEnv::read(&places.subnet_file).map_err(unready)?;
     let conf = delegate_conf(call, &env)?;
     let delegate = Delegate::new(call, conf.write_compact().into_bytes()).map_err(unready)?;
-    delegate.run(Verb::Status)?;
-    Ok(())
+    delegate.run(call, Verb::Status)
 }
 
 /// What the delegate would be given now; without a lease (the agent is gone, too), as far as it goes without: names
@@ -137,23 +123,4 @@ fn with_keys_of(call: &Call, conf: &[u8], keys: &[&str]) -> Result<Vec<u8>, CniE
         }
     }
     Ok(Node::Object(members).write_compact().into_bytes())
-}
-
-impl Delegate {
-    fn new(call: &Call, conf: Vec<u8>) -> Result<Self, CniError> {
-        let node = Node::parse(&conf)?;
-        let kind = Fields::of(&node, "")?.str("type")?.unwrap_or_default();
-        let file = delegate::find(&kind, &call.env.path)?;
-        Ok(Self { file, conf })
-    }
-
-    fn run(&self, verb: Verb) -> Result<Vec<u8>, CniError> {
-        delegate::exec(&self.file, verb, &self.conf)
-    }
-
-    /// Whether its GC does something: the reference's succeeds and frees nothing.
-    fn frees(&self) -> bool {
-        let name = self.file.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| suite::is_own(Path::new(&self.file), name))
-    }
 }

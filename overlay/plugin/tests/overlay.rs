@@ -2,86 +2,15 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use testkit::{Call, Pod, bin_dir, in_netns, ip_json, sh};
+use testkit::{Pod, bin_dir, in_netns, ip_json, sh};
 
-const ENV: &str = "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
-
-/// A node that a flannel agent has been on.
-struct Node {
-    dir: tempfile::TempDir,
-}
-
-impl Node {
-    fn new() -> Self {
-        let node = Self {
-            dir: tempfile::tempdir().unwrap(),
-        };
-        node.lease(ENV);
-        fs::create_dir(node.at("bin")).unwrap();
-        node.delegates(&bin_dir());
-        node
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn lease(&self, text: &str) {
-        fs::write(self.at("subnet.env"), text).unwrap();
-    }
-
-    /// Whose bridge and host-local are run.
-    fn delegates(&self, dir: &Path) {
-        for name in ["bridge", "host-local"] {
-            let _ = fs::remove_file(self.at("bin").join(name));
-            symlink(dir.join(name), self.at("bin").join(name)).unwrap();
-        }
-    }
-
-    /// Of the stock manifest, with directories of this test's.
-    fn conf(&self) -> Value {
-        json!({
-            "cniVersion": "1.1.0", "name": "cbr0", "type": "flannel",
-            "subnetFile": self.at("subnet.env"), "dataDir": self.at("flannel"),
-            "ipam": {"dataDir": self.at("store")},
-            "delegate": {"hairpinMode": true, "isDefaultGateway": true},
-        })
-    }
-
-    fn call(&self, verb: &str, id: &str, netns: &str) -> Call {
-        Call::new(env!("CARGO_BIN_EXE_overlay"))
-            .verb(verb)
-            .container(id)
-            .netns(netns)
-            .ifname("eth0")
-            .cni_path(self.at("bin"))
-            .stdin(self.conf().to_string())
-    }
-
-    fn with(&self, call: Call, key: &str, value: Value) -> Call {
-        let mut conf = self.conf();
-        conf[key] = value;
-        call.stdin(conf.to_string())
-    }
-
-    fn files(&self, dir: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.at(dir)).into_iter().flatten();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.filter(|name| !name.starts_with(['.', 'l'])).collect();
-        names.sort();
-        names
-    }
-
-    fn is_empty(&self) {
-        assert_eq!(self.files("flannel"), [""; 0]);
-        assert_eq!(self.files("store/cbr0"), [""; 0]);
-        assert_eq!(sh("ip -o link show type veth"), "");
-    }
-}
+#[path = "bed/node.rs"]
+mod node;
+use node::{ENV, Node};
 
 /// A delegate that shows what it was given.
 fn spy(node: &Node) -> PathBuf {
@@ -242,11 +171,17 @@ fn a_failed_del_is_tried_again_with_what_add_was_given() {
         let node = Node::new();
         let pod = Pod::new("pod");
         node.call("ADD", "c1", pod.netns()).ok();
-        fs::rename(node.at("bin/bridge"), node.at("bin/away")).unwrap();
         fs::remove_file(node.at("subnet.env")).unwrap();
+        let script = |text: &str| {
+            let file = node.at("bin/bridge");
+            fs::remove_file(&file).unwrap();
+            fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        script("exit 1");
         node.call("DEL", "c1", pod.netns()).err();
         assert_eq!(node.files("flannel"), ["c1", "c1@eth0"], "kept");
-        fs::rename(node.at("bin/away"), node.at("bin/bridge")).unwrap();
+        script(&format!("exec {}/bridge", bin_dir().display()));
         node.call("DEL", "c1", pod.netns()).ok();
         node.is_empty();
     });
