@@ -6,7 +6,7 @@ use std::time::Duration;
 use etcd_client::{WatchOptions, WatchResponse, WatchStream};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::info;
 
 use super::Reach;
@@ -22,6 +22,8 @@ use crate::directory::{DirectoryError, Lease, Links, Me, View};
 /// Answers taken in before the others are told: many changes are one view.
 const AT_ONCE: usize = 1000;
 const WHAT: &str = "watching leases";
+/// What the first attempt after a break has before the break is told.
+const AT_FIRST: Duration = Duration::from_millis(500);
 /// A connection that lasted this long was a good one: attempts begin anew with short pauses.
 const STEADY: Duration = Duration::from_secs(5);
 
@@ -83,39 +85,52 @@ impl Follower {
 
     pub(super) async fn run(mut self) -> DirectoryError {
         let mut backoff = Backoff::away();
+        // A connection that breaks and stands again at once is nothing to tell.
+        let mut broken = None;
         loop {
-            let watched = self.watch().await;
-            let (trouble, reached) = match watched {
+            let watched = match broken.take() {
+                None => self.watch().await,
+                Some(trouble) => match timeout(AT_FIRST, self.watch()).await {
+                    Ok(watched) => watched,
+                    Err(_) => Err(trouble),
+                },
+            };
+            let trouble = match watched {
                 Ok(mut stream) => {
                     let since = Instant::now();
                     let trouble = self.follow(&mut stream).await;
                     if since.elapsed() > STEADY {
                         backoff.reset();
                     }
-                    (trouble, true)
+                    self.promised = 0;
+                    if !self.is_anew(&trouble) {
+                        self.reach.give_up(&trouble);
+                        broken = Some(trouble);
+                    }
+                    None
                 }
-                Err(trouble) => (trouble, false),
+                Err(trouble) if self.is_anew(&trouble) => None,
+                Err(trouble) => Some(trouble),
             };
-            self.promised = 0;
-            match trouble {
-                Trouble::Compacted | Trouble::TooLarge | Trouble::OtherHistory => {
-                    info!("etcd: {trouble}; everything is read anew");
-                    self.revision = 0;
-                    if matches!(trouble, Trouble::OtherHistory) {
-                        self.keeper.forget();
-                    }
-                }
-                trouble => {
-                    self.reach.give_up(&trouble);
-                    // A connection that breaks and stands again at once is nothing to tell.
-                    if !reached {
-                        self.away = Some(trouble.to_string());
-                        self.publish();
-                    }
-                }
+            if let Some(trouble) = trouble {
+                self.reach.give_up(&trouble);
+                self.away = Some(trouble.to_string());
+                self.publish();
             }
             backoff.wait().await;
         }
+    }
+
+    /// Is this no trouble, but a reason to read everything anew?
+    fn is_anew(&mut self, trouble: &Trouble) -> bool {
+        match trouble {
+            Trouble::OtherHistory => self.keeper.forget(),
+            Trouble::Compacted | Trouble::TooLarge => {}
+            _ => return false,
+        }
+        info!("etcd: {trouble}; everything is read anew");
+        self.revision = 0;
+        true
     }
 
     /// Begins to watch where it ended, after a list if that is needed.

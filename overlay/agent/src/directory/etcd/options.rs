@@ -90,7 +90,7 @@ impl Options {
         let given = self
             .endpoints
             .get(turn % self.endpoints.len().max(1))
-            .map_or("", |url| url.trim().trim_end_matches('/'));
+            .map_or("", |url| url.trim());
         let files = [&self.ca_file, &self.cert_file, &self.key_file];
         let wants_tls = files.iter().any(|file| file.is_some());
         let url = match given.split_once("://") {

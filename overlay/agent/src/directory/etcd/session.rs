@@ -18,6 +18,8 @@ const REQUEST: Duration = Duration::from_secs(5);
 const PROBE_EVERY: Duration = Duration::from_secs(6);
 /// It has this long to answer.
 const PROBE: Duration = Duration::from_secs(3);
+/// A connection is made within this time.
+const CONNECT: Duration = Duration::from_secs(2);
 /// Keys of one answer: 2,000 leases are some 400 KiB.
 const PAGE: i64 = 2000;
 
@@ -92,7 +94,7 @@ impl Session {
         let refused = |why: String| Trouble::Refused { what: WHAT, why };
         let Dial { endpoint, url } = options.dial(turn).map_err(|e| refused(e.0))?;
         let endpoint = endpoint
-            .connect_timeout(PROBE)
+            .connect_timeout(CONNECT)
             .tcp_keepalive(Some(PROBE_EVERY))
             .http2_keep_alive_interval(PROBE_EVERY)
             .keep_alive_timeout(PROBE);
@@ -142,7 +144,7 @@ impl Session {
             let answer = ask("listing leases", self.client.get(from.clone(), Some(range))).await;
             let mut answer = match answer {
                 Err(Trouble::TooLarge) if !keys_only => {
-                    page /= 8;
+                    page = if page > 1 { (page / 8).max(1) } else { 0 };
                     continue;
                 }
                 answer => answer?,

@@ -1,0 +1,168 @@
+//! etcd is away, for a moment or for long; what was known stays.
+
+use std::time::{Duration, Instant};
+
+use overlayd::directory::etcd::{Etcd, Options};
+
+use crate::node::*;
+use crate::server::*;
+
+#[test]
+fn partition_etcd_killed_and_restarted_on_the_same_data() {
+    scene(V4, async |mut server, mut admin| {
+        let mut a = Node::v4(1, "10.5.1.0/24").await;
+        let mut b = Node::v4(2, "10.5.2.0/24").await;
+        a.sees_peers(&["10.5.2.0-24"]).await;
+        b.sees_peers(&["10.5.1.0-24"]).await;
+        server.kill();
+        let begun = Instant::now();
+        let view = a.sees("away", |view| view.away.is_some()).await;
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            begun.elapsed()
+        );
+        let why = view.away.as_ref().unwrap();
+        assert!(
+            why.contains("refused") && why.contains("127.0.0.1:2379"),
+            "{why}"
+        );
+        assert_eq!(view.peers.len(), 1);
+        server.revive();
+        let view = a.sees_peers(&["10.5.2.0-24"]).await;
+        // Nothing was read anew, nothing written.
+        assert_eq!(view.events, 1);
+        put(&mut admin, "subnets/10.5.9.0-24", value(9)).await;
+        a.sees_peers(&["10.5.2.0-24", "10.5.9.0-24"]).await;
+        b.sees_peers(&["10.5.1.0-24", "10.5.9.0-24"]).await;
+    });
+}
+
+#[test]
+fn changes_while_away_are_seen_in_their_order_afterwards() {
+    scene(V4, async |mut server, mut admin| {
+        for n in 8..=9 {
+            put(&mut admin, &format!("subnets/10.5.{n}.0-24"), value(n)).await;
+        }
+        let mut node = Node::v4(1, "10.5.1.0/24").await;
+        node.sees_peers(&["10.5.8.0-24", "10.5.9.0-24"]).await;
+        server.kill();
+        node.sees("away", |view| view.away.is_some()).await;
+        let aside = Aside::start(&mut server).await;
+        let mut quiet = aside.admin.clone();
+        put(&mut quiet, "subnets/10.5.7.0-24", value(7)).await;
+        delete(&mut quiet, "subnets/10.5.8.0-24").await;
+        aside.end(&mut server);
+        let view = node.sees_peers(&["10.5.7.0-24", "10.5.9.0-24"]).await;
+        assert_eq!(view.events, 2);
+    });
+}
+
+/// No answer and no refusal: the network itself is down. A member that is silent is noticed, too.
+#[test]
+fn a_silent_partition_is_noticed_and_survived() {
+    scene(V4, async |_server, mut admin| {
+        let mut node = Node::v4(1, "10.5.1.0/24").await;
+        node.sees_peers(&[]).await;
+        testkit::sh("ip link set lo down");
+        let begun = Instant::now();
+        node.sees("away", |view| view.away.is_some()).await;
+        assert!(
+            begun.elapsed() < Duration::from_secs(12),
+            "{:?}",
+            begun.elapsed()
+        );
+        testkit::sh("ip link set lo up");
+        node.sees_peers(&[]).await;
+        put(&mut admin, "subnets/10.5.9.0-24", value(9)).await;
+        node.sees_peers(&["10.5.9.0-24"]).await;
+    });
+}
+
+/// A start from what was remembered, before etcd can be reached.
+#[test]
+fn a_start_without_etcd_waits_and_then_makes_the_key() {
+    testkit::in_netns(|| {
+        block_on(async {
+            let mut node = Node::run(etcd(), conf(V4), me(1), lease("10.5.1.0/24"));
+            let view = node.sees("away", |view| view.away.is_some()).await;
+            assert!(!view.complete && view.peers.is_empty());
+            let _server = Server::start("http", &[]);
+            let mut admin = admin().await;
+            node.sees_peers(&[]).await;
+            until("the key", async || {
+                leases(&mut admin).await == ["10.5.1.0-24"]
+            })
+            .await;
+            let kv = get(&mut admin, "subnets/10.5.1.0-24").await.unwrap();
+            assert_eq!(kv.value_str().unwrap(), value(1));
+            assert_ne!(kv.lease(), 0);
+        });
+    });
+}
+
+/// A new etcd, or one with an old backup, counts from an earlier revision; a watch from a later one would be silent.
+#[test]
+fn another_history_is_noticed() {
+    scene(V4, async |mut server, mut admin| {
+        for n in 7..=9 {
+            put(&mut admin, &format!("subnets/10.5.{n}.0-24"), value(n)).await;
+        }
+        let mut node = Node::v4(1, "10.5.1.0/24").await;
+        node.sees("all", |view| view.peers.len() == 3).await;
+        server.wipe();
+        server.revive();
+        node.sees_peers(&[]).await;
+        until("the key", async || {
+            leases(&mut admin).await == ["10.5.1.0-24"]
+        })
+        .await;
+        put(&mut admin, "subnets/10.5.9.0-24", value(9)).await;
+        node.sees_peers(&["10.5.9.0-24"]).await;
+    });
+}
+
+#[test]
+fn one_of_several_members_is_enough() {
+    scene(V4, async |mut server, mut admin| {
+        let endpoints = vec![
+            "http://127.0.0.1:1".into(),
+            "http://localhost.invalid:2379".into(),
+            "127.0.0.1:2379/".into(),
+        ];
+        let options = Options {
+            endpoints,
+            ..options()
+        };
+        let mut node = Node::start(options, me(1), Some(lease("10.5.1.0/24"))).await;
+        node.sees_peers(&[]).await;
+        server.kill();
+        node.sees("away", |view| view.away.is_some()).await;
+        server.revive();
+        node.sees_peers(&[]).await;
+        put(&mut admin, "subnets/10.5.9.0-24", value(9)).await;
+        node.sees_peers(&["10.5.9.0-24"]).await;
+    });
+}
+
+#[test]
+fn endpoints_that_make_no_sense_are_refused_at_once() {
+    for endpoints in [
+        vec![],
+        vec![""],
+        vec!["ftp://a"],
+        vec!["http://"],
+        vec!["http://a b"],
+    ] {
+        let endpoints: Vec<String> = endpoints.into_iter().map(str::to_owned).collect();
+        let options = Options {
+            endpoints: endpoints.clone(),
+            ..options()
+        };
+        let error = Etcd::open(options).unwrap_err().to_string();
+        assert!(
+            error.contains("http://127.0.0.1:2379"),
+            "{endpoints:?}: {error}"
+        );
+    }
+}

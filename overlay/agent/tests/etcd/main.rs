@@ -1,0 +1,14 @@
+//! The etcd directory against a real etcd, each test in a network namespace with its own.
+//!
+//! Names say which rule, item or defect of the wire contract a test proves: `rule_6_...`, `item_5_...`,
+//! `defect_d1_...`.
+
+mod away;
+mod follow;
+mod hostile;
+mod keep;
+mod lease;
+mod node;
+mod rekey;
+mod secure;
+mod server;
