@@ -2,6 +2,12 @@
 //!
 //! Names say which rule, item or defect of the wire contract a test proves: `rule_6_...`, `item_5_...`,
 //! `defect_d1_...`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 
 mod away;
 mod follow;
