@@ -17,7 +17,7 @@ Times CNI plugins against the reference plugins and against the kernel's own cos
   --json FILE          also write every figure to FILE
   --markdown           print the tables as Markdown
   --only PART          only this part; may be repeated. PART is one of: sequential burst store crowd dual record
-                       footprint
+                       footprint overlay
 
 Runs in namespaces of its own and needs no root. Compare ratios, not times, between machines and runs.
 ";
@@ -45,6 +45,7 @@ pub enum Part {
     Dual,
     Record,
     Footprint,
+    Overlay,
 }
 
 impl Options {
@@ -99,6 +100,7 @@ impl Part {
             "dual" => Self::Dual,
             "record" => Self::Record,
             "footprint" => Self::Footprint,
+            "overlay" => Self::Overlay,
             _ => bail!("no part is called {name:?}; see --help"),
         })
     }

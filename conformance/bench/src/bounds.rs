@@ -1,12 +1,13 @@
-//! What is promised, as data: each bound names rows or facts of the report. Ratios inside one run only, because times
-//! differ from machine to machine and hour to hour.
+//! What is promised, as data: each bound names rows or facts of the report. Ratios inside one run, because times differ
+//! from machine to machine and hour to hour; only of the overlay's, which have nothing to be compared with, the times
+//! themselves, with room for a slow machine.
 
-use Measure::{Fact, GrowthOverFloor, OverFloor, OverOwn, OverPartner, OverReference};
-use Part::{Burst, Crowd, Dual, Footprint, Record, Sequential, Store};
+use Measure::{Fact, GrowthOverFloor, OverFloor, OverOwn, OverPartner, OverReference, TimeMs};
+use Part::{Burst, Crowd, Dual, Footprint, Overlay, Record, Sequential, Store};
 
 use crate::args::Part;
 use crate::ground::Who;
-use crate::measure::{burst, crowd, dual, footprint, record, sequential, store};
+use crate::measure::{burst, crowd, dual, footprint, overlay, record, sequential, store};
 use crate::report::Report;
 
 /// A promise about `ours`.
@@ -34,6 +35,8 @@ pub enum Measure {
     OverPartner(&'static str, &'static str, &'static str),
     /// How much ours grows from the second row to the first, over how much the floor does.
     GrowthOverFloor(&'static str, &'static str),
+    /// Ours of one row, in milliseconds.
+    TimeMs(&'static str),
     /// Ours, as it is.
     Fact(&'static str),
 }
@@ -70,6 +73,11 @@ pub const BOUNDS: &[Bound] = &[
     bound(Footprint, "system calls in an ADD", Fact(footprint::SYSCALLS), 150.0),
     bound(Footprint, "system calls in an ADD, ipMasq", Fact(footprint::SYSCALLS_MASQ), 150.0),
     bound(Footprint, "programs executed by an ADD or DEL", Fact(footprint::EXECS), 0.0),
+    bound(Overlay, overlay::COLD_5000, TimeMs(overlay::COLD_5000), 120.0),
+    bound(Overlay, overlay::COLD_10000, OverOwn(overlay::COLD_10000, overlay::COLD_5000), 2.3),
+    bound(Overlay, overlay::RESTART, TimeMs(overlay::RESTART), 40.0),
+    bound(Overlay, overlay::RESTART_MESSAGES, Fact(overlay::RESTART_MESSAGES), 0.0),
+    bound(Overlay, overlay::CHANGE, TimeMs(overlay::CHANGE), 5.0),
 ];
 
 const fn bound(part: Part, work: &'static str, measure: Measure, limit: f64) -> Bound {
@@ -106,6 +114,7 @@ impl Measure {
             Self::GrowthOverFloor(last, first) => {
                 Some((ours(last)? / ours(first)?) / (floor(last)? / floor(first)?))
             }
+            Self::TimeMs(work) => ours(work),
             Self::Fact(name) => report.fact(name, Who::Ours),
         }
     }
@@ -117,6 +126,7 @@ impl Measure {
             Self::OverOwn(_, base) => format!("ours / {base}"),
             Self::OverPartner(_, partner, base) => format!("1 + (ours - {partner}) / {base}"),
             Self::GrowthOverFloor(..) => "ours' growth / floor's".to_owned(),
+            Self::TimeMs(_) => "ours, ms".to_owned(),
             Self::Fact(_) => "ours".to_owned(),
         }
     }

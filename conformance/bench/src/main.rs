@@ -29,7 +29,7 @@ use args::{Options, Part};
 use bounds::{BOUNDS, Bound, Verdict};
 use ground::{Ground, Who};
 use machine::Watch;
-use measure::{burst, crowd, dual, footprint, record, sequential, store};
+use measure::{burst, crowd, dual, footprint, overlay, record, sequential, store};
 use report::{Format, Report};
 
 fn main() -> ExitCode {
@@ -93,6 +93,9 @@ fn measure_all(options: &Options, work: &Path) -> Result<ExitCode> {
     }
     if part(Part::Footprint, "memory, size, system calls") {
         footprint::measure(&ground, options, &mut report)?;
+    }
+    if part(Part::Overlay, "5,000 and 10,000 peers") {
+        overlay::measure(options, &mut report)?;
     }
     // Last, so that its 2,000 namespaces disturb nothing.
     if part(Part::Crowd, "1,000 pods on one bridge") {

@@ -5,6 +5,7 @@ pub mod burst;
 pub mod crowd;
 pub mod dual;
 pub mod footprint;
+pub mod overlay;
 pub mod record;
 pub mod sequential;
 pub mod store;

@@ -123,6 +123,7 @@ impl Fabric {
     /// This node is to be different from now on (its address, MTU, MAC changed); the next step makes it so.
     pub fn set_own(&mut self, own: Own) {
         self.own = own;
+        self.standing.look_again();
         self.doubt = true;
     }
 

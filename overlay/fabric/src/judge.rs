@@ -3,14 +3,16 @@
 //!
 //! Pure: the same peers, in whatever order, and the same standing give the same verdict.
 
+mod believed;
 mod court;
 mod reason;
+mod standing;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use court::Court;
 pub use reason::Reason;
+pub use standing::Standing;
 
 use crate::own::Own;
 use crate::peer::{Peer, Site};
@@ -53,12 +55,6 @@ pub struct Refusal {
     pub reason: Reason,
 }
 
-/// What each peer had when it was last believed: who has something keeps it.
-#[derive(Debug, Clone, Default)]
-pub struct Standing {
-    sides: [HashMap<String, Site>; 2],
-}
-
 /// Says which of the peers are believed, each family by itself: a peer that is wrong about one keeps the other.
 ///
 /// Where two cannot both be believed, the one that has stood longer is; between two that are new, the one whose subnet
@@ -82,9 +78,10 @@ pub fn judge<'a>(
     }
     // The verdict must not depend on the order in which they are told.
     candidates.sort_by_key(|candidate| candidate.key);
+    let stood = standing.of(&candidates);
     for v6 in [false, true] {
         if let Some(side) = own.side(v6) {
-            Court::new(own, side, standing.side(v6)).hear(v6, &mut candidates, &mut judged);
+            Court::new(own, side).hear(v6, &mut candidates, &stood, &mut judged);
         }
     }
     candidates.retain(|peer| peer.v4.is_some() || peer.v6.is_some());
@@ -117,6 +114,10 @@ impl Accepted<'_> {
         }
     }
 
+    fn place(&mut self, v6: bool) -> &mut Option<Site> {
+        if v6 { &mut self.v6 } else { &mut self.v4 }
+    }
+
     /// The network identifier it says, if that is not ours. It is believed all the same, as flannel does (nobody on
     /// Linux compares it), but packets will hardly arrive: worth a word in the log.
     pub fn other_vni(&self, vni: u32) -> Option<u32> {
@@ -125,46 +126,6 @@ impl Accepted<'_> {
             .into_iter()
             .flatten()
             .find(|said| *said != vni)
-    }
-}
-
-// === impl Standing ===
-
-impl Standing {
-    /// Remembers that a peer has this.
-    pub fn insert(&mut self, v6: bool, key: &str, site: Site) {
-        let [v4s, v6s] = &mut self.sides;
-        let side = if v6 { v6s } else { v4s };
-        side.insert(key.to_owned(), site);
-    }
-
-    /// Remembers who is believed now, and nobody else.
-    pub fn update(&mut self, peers: &[Accepted<'_>]) {
-        for (v6, side) in [false, true].into_iter().zip(&mut self.sides) {
-            let mut count = 0;
-            for (peer, site) in peers.iter().filter_map(|p| Some((p, p.site(v6)?))) {
-                count += 1;
-                match side.get_mut(peer.key) {
-                    Some(known) => *known = *site,
-                    None => drop(side.insert(peer.key.to_owned(), *site)),
-                }
-            }
-            if side.len() > count {
-                let there = peers.iter().filter(|p| p.site(v6).is_some());
-                let there: std::collections::HashSet<&str> = there.map(|p| p.key).collect();
-                side.retain(|key, _| there.contains(key.as_str()));
-            }
-        }
-    }
-
-    /// Is nothing known of anybody?
-    pub fn is_empty(&self) -> bool {
-        self.sides.iter().all(HashMap::is_empty)
-    }
-
-    fn side(&self, v6: bool) -> &HashMap<String, Site> {
-        let [v4s, v6s] = &self.sides;
-        if v6 { v6s } else { v4s }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod converge;
 mod device;
 pub mod file;
 pub mod firewall;
+mod hash;
 pub mod judge;
 pub mod lease;
 pub mod mac;

@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use libcni::kernel::{Mac, route};
 use libcni::spec::IpNetwork;
 
+use crate::hash::Keyed;
 use crate::peer::Site;
 
 pub(crate) use change::{Change, Links};
@@ -38,15 +39,17 @@ pub const PLAIN_ROUTES: usize = 500;
 /// `IP6_RT_PRIO_USER`: the metric of a route of IPv6 that was made without one. IPv4's is none.
 const USUAL_METRIC_V6: u32 = 1024;
 
+type Table<K, V> = HashMap<K, V, Keyed>;
+
 /// What is there of one family. Only what is ours to keep: entries of the tunnel's device, and routes under our protocol
 /// number wherever they lead.
 #[derive(Debug, Default)]
 pub(crate) struct Tables {
-    pub(crate) routes: HashMap<IpNetwork, Path>,
-    pub(crate) neighs: HashMap<IpAddr, Mac>,
-    pub(crate) fdb: HashMap<Mac, IpAddr>,
+    pub(crate) routes: Table<IpNetwork, Path>,
+    pub(crate) neighs: Table<IpAddr, Mac>,
+    pub(crate) fdb: Table<Mac, IpAddr>,
     /// By number, the gateways; `None` is a kernel without such objects.
-    pub(crate) hops: Option<HashMap<u32, IpAddr>>,
+    pub(crate) hops: Option<Table<u32, IpAddr>>,
     /// What no table above has a place for and should not be there: second routes to a subnet, second places of a MAC.
     pub(crate) strays: Vec<Change>,
 }

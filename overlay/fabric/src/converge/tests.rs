@@ -1,10 +1,4 @@
 //! Against the real kernel; `ip` and `bridge` are the oracles.
 
-mod backends;
 mod fixture;
-mod repair;
 mod shape;
-mod takeover;
-mod traffic;
-
-use fixture::{Node, peers};

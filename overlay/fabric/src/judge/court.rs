@@ -1,13 +1,13 @@
 //! One family's hearing.
 
-use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use libcni::kernel::Mac;
 use libcni::spec::IpNetwork;
 
+use super::believed::{Believed, Clash};
+use super::standing::Stood;
 use super::{Accepted, Judged, MAX_PEERS, Reason};
-use crate::conf::{Backend, number};
+use crate::conf::Backend;
 use crate::own::{Own, OwnSide};
 use crate::peer::Site;
 
@@ -15,16 +15,12 @@ use crate::peer::Site;
 /// not to have what many could.
 const WIDER_BITS: u8 = 4;
 
-/// Who has been believed so far, and what is theirs therefore.
+/// Who has been believed so far.
 #[derive(Debug)]
 pub(super) struct Court<'s> {
     own: &'s Own,
     side: &'s OwnSide,
-    standing: &'s HashMap<String, Site>,
-    /// By their first addresses: last address, and whose.
-    subnets: BTreeMap<u128, (u128, usize)>,
-    macs: HashMap<Mac, usize>,
-    addresses: BTreeMap<u128, usize>,
+    believed: Believed,
 }
 
 /// Somebody's turn: the smaller comes first.
@@ -33,40 +29,45 @@ type Rank = (u8, u8);
 // === impl Court ===
 
 impl<'s> Court<'s> {
-    pub(super) fn new(
-        own: &'s Own,
-        side: &'s OwnSide,
-        standing: &'s HashMap<String, Site>,
-    ) -> Self {
+    pub(super) fn new(own: &'s Own, side: &'s OwnSide) -> Self {
+        let believed = Believed::default();
         Self {
             own,
             side,
-            standing,
-            subnets: BTreeMap::new(),
-            macs: HashMap::new(),
-            addresses: BTreeMap::new(),
+            believed,
         }
     }
 
-    /// Hears all candidates and says yes to some.
+    /// Hears all candidates and says yes to some. `stood` is what was believed of each before.
     pub(super) fn hear<'a>(
         mut self,
         v6: bool,
         candidates: &mut [Accepted<'a>],
+        stood: &[Option<&Stood>],
         judged: &mut Judged<'a>,
     ) {
-        let mut turns: Vec<(Rank, usize, Site)> = Vec::with_capacity(candidates.len());
-        for (at, candidate) in candidates.iter().enumerate() {
+        let mut turns: Vec<(Rank, usize, Site)> = Vec::new();
+        for (at, (candidate, stood)) in candidates.iter_mut().zip(stood).enumerate() {
             let Some(site) = candidate.peer.site(v6) else {
                 continue;
             };
+            // Those who stood beside each other stand beside each other.
+            if let Some(site) = stood
+                .filter(|stood| stood.says_the_same(candidate.peer))
+                .and_then(|stood| stood.site(v6))
+            {
+                *candidate.place(v6) = Some(*site);
+                self.believed.push(at, *site);
+                continue;
+            }
             match self.alone(site) {
-                Ok(site) => turns.push((self.rank(candidate.key, &site), at, site)),
+                Ok(site) => turns.push((self.rank(*stood, v6, &site), at, site)),
                 Err(reason) => judged.refuse(candidate.key, candidate.peer, Some(v6), reason),
             }
         }
         // Stable: between equals, by key.
         turns.sort_by_key(|(rank, ..)| *rank);
+        self.believed.expect(turns.len());
         for (_, at, site) in turns {
             let verdict = self.among(&site, candidates);
             let Some(candidate) = candidates.get_mut(at) else {
@@ -74,13 +75,8 @@ impl<'s> Court<'s> {
             };
             match verdict {
                 Ok(()) => {
-                    self.believe(at, &site);
-                    let place = if v6 {
-                        &mut candidate.v6
-                    } else {
-                        &mut candidate.v4
-                    };
-                    *place = Some(site);
+                    self.believed.push(at, site);
+                    *candidate.place(v6) = Some(site);
                 }
                 Err(reason) => judged.refuse(candidate.key, candidate.peer, Some(v6), reason),
             }
@@ -115,8 +111,11 @@ impl<'s> Court<'s> {
                 return Err(Reason::OwnMac(mac));
             }
         }
+        let tunnel = matches!(self.own.backend, Backend::Vxlan(_));
         Ok(Site {
             subnet: net,
+            // What is not used can clash with nobody.
+            vtep: site.vtep.filter(|_| tunnel),
             ..*site
         })
     }
@@ -156,9 +155,9 @@ impl<'s> Court<'s> {
     }
 
     /// Who has all that it says already; who has a part of it; who is new, of the usual size first.
-    fn rank(&self, key: &str, site: &Site) -> Rank {
+    fn rank(&self, stood: Option<&Stood>, v6: bool, site: &Site) -> Rank {
         let mac = |site: &Site| site.vtep.map(|vtep| vtep.mac);
-        match self.standing.get(key) {
+        match stood.and_then(|stood| stood.site(v6)) {
             Some(had) if same(had, site) => (0, 0),
             Some(had)
                 if had.subnet == site.subnet || mac(had).is_some() && mac(had) == mac(site) =>
@@ -171,46 +170,18 @@ impl<'s> Court<'s> {
 
     /// What can be said among those that are believed.
     fn among(&self, site: &Site, candidates: &[Accepted<'_>]) -> Result<(), Reason> {
-        let key = |at: usize| candidates.get(at).map_or("", |c| c.key).to_owned();
-        let (net, ip) = (site.subnet, site.public_ip);
-        if self.subnets.len() >= MAX_PEERS {
+        if self.believed.len() >= MAX_PEERS {
             return Err(Reason::TooMany);
         }
-        let (first, last) = ends(&net);
-        if let Some((start, (end, at))) = self.subnets.range(..=last).next_back()
-            && *end >= first
-        {
-            let _ = start;
-            return Err(Reason::Overlap(net, key(*at)));
-        }
-        if let Some((_, (end, at))) = self.subnets.range(..=number(ip)).next_back()
-            && *end >= number(ip)
-        {
-            let theirs = candidates.get(*at).and_then(|c| c.site(net.is_ipv6()));
-            let theirs = theirs.map_or(net, |site| site.subnet);
-            return Err(Reason::AddressInSubnet(ip, theirs));
-        }
-        if let Some((ip, _)) = self.addresses.range(first..=last).next() {
-            let ip = crate::conf::address(*ip, net.is_ipv6());
-            return Err(Reason::Underlay(net, ip));
-        }
-        match site
-            .vtep
-            .and_then(|vtep| Some((vtep.mac, *self.macs.get(&vtep.mac)?)))
-        {
-            Some((mac, at)) if matches!(self.own.backend, Backend::Vxlan(_)) => {
-                Err(Reason::SameMac(mac, key(at)))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn believe(&mut self, at: usize, site: &Site) {
-        let (first, last) = ends(&site.subnet);
-        self.subnets.insert(first, (last, at));
-        self.addresses.insert(number(site.public_ip), at);
-        if let Some(vtep) = site.vtep {
-            self.macs.insert(vtep.mac, at);
+        let Some((at, clash)) = self.believed.clash(site) else {
+            return Ok(());
+        };
+        let key = candidates.get(at).map_or("", |c| c.key).to_owned();
+        match clash {
+            Clash::Subnet => Err(Reason::Overlap(site.subnet, key)),
+            Clash::Address(theirs) => Err(Reason::AddressInSubnet(site.public_ip, theirs)),
+            Clash::Underlay(ip) => Err(Reason::Underlay(site.subnet, ip)),
+            Clash::Mac(mac) => Err(Reason::SameMac(mac, key)),
         }
     }
 }
@@ -219,10 +190,6 @@ impl<'s> Court<'s> {
 fn same(had: &Site, says: &Site) -> bool {
     let mac = |site: &Site| site.vtep.map(|vtep| vtep.mac);
     had.subnet == says.subnet && had.public_ip == says.public_ip && mac(had) == mac(says)
-}
-
-fn ends(net: &IpNetwork) -> (u128, u128) {
-    (number(net.network()), number(net.broadcast()))
 }
 
 fn overlap(a: &IpNetwork, b: &IpNetwork) -> bool {

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use libcni::kernel::Mac;
 use libcni::spec::IpNetwork;
 
-use super::{Change, Leg, PLAIN_ROUTES, Path, Tables, nexthop_id, usual_metric};
+use super::{Change, Leg, PLAIN_ROUTES, Path, Table, Tables, nexthop_id, usual_metric};
 use crate::converge::Others;
+use crate::hash::Keyed;
 
 /// What should be there for one side of a peer.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +44,7 @@ struct Met {
     routes: usize,
     neighs: usize,
     fdb: usize,
-    hops: HashSet<u32>,
+    hops: HashSet<u32, Keyed>,
 }
 
 // === impl Tables ===
@@ -188,9 +189,9 @@ impl Tables {
 
 /// The entries of a table whose keys are not wanted.
 fn others<K: Eq + Hash, V>(
-    table: &std::collections::HashMap<K, V>,
+    table: &Table<K, V>,
     met: usize,
-    wanted: impl FnOnce() -> HashSet<K>,
+    wanted: impl FnOnce() -> HashSet<K, Keyed>,
 ) -> impl Iterator<Item = (&K, &V)> {
     let wanted = (met < table.len()).then(wanted);
     table

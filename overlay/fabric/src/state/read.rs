@@ -1,6 +1,5 @@
 //! Reading what is there: one dump of each table, of what can be ours only.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use libcni::kernel::neigh::State;
@@ -62,7 +61,7 @@ impl Tables {
         let ours = found
             .into_iter()
             .filter(|hop| hop.protocol == PROTOCOL && hop.id & FIRST_NEXTHOP == FIRST_NEXTHOP);
-        self.hops = Some(ours.map(|hop| (hop.id, hop.gw)).collect::<HashMap<_, _>>());
+        self.hops = Some(ours.map(|hop| (hop.id, hop.gw)).collect());
         Ok(())
     }
 
