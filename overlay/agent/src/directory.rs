@@ -7,6 +7,7 @@
 
 pub mod etcd;
 pub mod file;
+pub mod kubernetes;
 pub mod pick;
 
 use std::collections::BTreeMap;

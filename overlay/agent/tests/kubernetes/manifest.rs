@@ -1,0 +1,1 @@
+//! deploy/kubernetes.yaml is what its agent needs, and no more.
