@@ -153,13 +153,13 @@ pub fn default_route(sock: &mut Socket, v6: bool) -> Result<Option<Route>, NlErr
     } else {
         DOCUMENTATION_V4.into()
     };
-    match get(sock, probe)? {
-        Some(route) if route.dst.prefix() == 0 && route.table == TABLE_MAIN => {
+    match look_up(sock, probe, from_reply)? {
+        Some(Some(route)) if route.dst.prefix() == 0 && route.table == TABLE_MAIN => {
             return Ok(Some(route));
         }
         // No route there is no default route either.
         None => return Ok(None),
-        // A node that routes them after all: look through the table.
+        // A node that routes them after all, or has such an address: look through the table.
         Some(_) => {}
     }
     let filter = Filter {
@@ -250,15 +250,19 @@ pub fn dump(sock: &mut Socket, v6: bool, filter: Filter) -> Result<Vec<Route>, N
         message = message.u32(RTA_TABLE, table);
     }
     let mut routes = Vec::new();
-    sock.dump_into(message, &mut routes, |routes, reply| {
+    let outcome = sock.dump_into(message, &mut routes, |routes, reply| {
         read::each(reply, |route| {
             // Before 4.20 the kernel ignores the filter.
             if filter.wants(&route) {
                 routes.push(route);
             }
         });
-    })?;
-    Ok(routes)
+    });
+    match outcome {
+        // A table that nobody has put anything into is not there.
+        Err(e) if e.is(Errno::ENOENT) && filter.table.is_some() => Ok(Vec::new()),
+        other => other.map(|()| routes),
+    }
 }
 
 fn about(msg_type: u16, flags: u16, what: &str, spec: &Spec) -> Message {

@@ -1,11 +1,18 @@
 //! The MAC of this node's VTEP, which stays the same for ever: peers that miss a change send into the void.
+//!
+//! It is that of the device while there is one; of a device that is gone, what the directory remembers that we
+//! published; else what a file on this node says, which also outlives a directory that forgets. Only a node that never
+//! had one gets a new one.
 
-use std::io;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use libcni::kernel::Mac;
+use libcni::kernel::{Mac, vxlan};
 use libcni::nl::{NlError, Socket};
 use thiserror::Error;
+
+use crate::file;
 
 /// A MAC that cannot be kept.
 #[derive(Debug, Error)]
@@ -21,19 +28,114 @@ pub enum MacError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The file cannot be read. Nobody knows then whether there was one.
+    #[error("read the VTEP's MAC from {}: {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
-/// The MAC for a device, and keeps it in the file: that of the device if it is there, else what the directory remembers
-/// (`hint`), else what the file says, else a fresh one.
+/// The MAC for a device, which is kept in the file from now on: that of the device if it is there, else what the
+/// directory remembers (`hint`), else what the file says, else a fresh one. One that no interface can have is none; a
+/// file that holds anything else is as good as absent.
 ///
 /// # Errors
-/// The kernel does not tell, or the file cannot be written.
+/// The kernel does not tell, or the file cannot be read or written.
 pub fn choose(
     sock: &mut Socket,
     device: &str,
     hint: Option<Mac>,
     file: &Path,
 ) -> Result<Mac, MacError> {
-    let _ = (sock, device, file);
-    Ok(hint.unwrap_or_else(Mac::random_local))
+    let living = vxlan::get(sock, device)?.and_then(|(link, _)| link.mac);
+    let kept = kept(file)?;
+    let known = [living, hint, kept];
+    let mac = known.into_iter().flatten().find(|mac| is_somebodys(*mac));
+    let mac = mac.unwrap_or_else(Mac::random_local);
+    if kept != Some(mac) {
+        let text = format!("{mac}\n");
+        file::replace(file, text.as_bytes(), 0o644).map_err(|source| MacError::Keep {
+            file: file.into(),
+            source,
+        })?;
+    }
+    Ok(mac)
+}
+
+fn kept(file: &Path) -> Result<Option<Mac>, MacError> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(std::str::from_utf8(&bytes)
+            .ok()
+            .and_then(|text| Mac::parse(text.trim()))),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(MacError::Read {
+            file: file.into(),
+            source,
+        }),
+    }
+}
+
+fn is_somebodys(mac: Mac) -> bool {
+    !mac.is_zero() && !mac.is_multicast()
+}
+
+#[cfg(test)]
+mod tests {
+    use libcni::nl::ROUTE;
+    use testkit::{in_netns, sh};
+
+    use super::*;
+
+    const A: Mac = Mac([0x2a, 0, 0, 0, 0, 0xa]);
+    const B: Mac = Mac([0x2a, 0, 0, 0, 0, 0xb]);
+
+    /// Across restart, reboot (no device) and a directory that forgets (no hint).
+    #[test]
+    fn rule_3_the_mac_stays() {
+        in_netns(|| {
+            let mut sock = Socket::open(ROUTE).unwrap();
+            let file = Path::new("/run/overlay/flannel.1.mac");
+            let mut choose = |hint| choose(&mut sock, "flannel.1", hint, file).unwrap();
+            let first = choose(None);
+            assert!(!first.is_multicast() && !first.is_zero());
+            assert_eq!(choose(None), first);
+            assert_eq!(fs::read_to_string(file).unwrap(), format!("{first}\n"));
+            // What was published counts for more: the others have that.
+            assert_eq!(choose(Some(A)), A);
+            assert_eq!(choose(None), A);
+            sh(&format!(
+                "ip link add flannel.1 address {B} type vxlan id 1 dstport 8472"
+            ));
+            assert_eq!(choose(Some(A)), B);
+            sh("ip link del flannel.1");
+            assert_eq!(choose(None), B);
+            assert_eq!(choose(Some(Mac::default())), B, "nobody's");
+            for torn in ["", "2a:00", "\u{0}\u{0}\u{0}", "01:00:00:00:00:00"] {
+                fs::write(file, torn).unwrap();
+                let fresh = choose(None);
+                assert!(is_somebodys(fresh) && fresh != B, "{torn:?}");
+                assert_eq!(choose(None), fresh);
+            }
+            // Not of a device that happens to have the name.
+            sh(&format!("ip link add flannel.1 address {A} type bridge"));
+            assert_ne!(choose(None), A);
+        });
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_no_absent_one() {
+        in_netns(|| {
+            let mut sock = Socket::open(ROUTE).unwrap();
+            let error = choose(&mut sock, "flannel.1", None, Path::new("/run")).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .starts_with("read the VTEP's MAC from /run: "),
+                "{error}"
+            );
+        });
+    }
 }
