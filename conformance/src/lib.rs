@@ -5,5 +5,6 @@
 pub mod containerd;
 pub mod cri;
 pub mod differential;
+pub mod fleet;
 pub mod place;
 pub mod podman;
