@@ -20,7 +20,7 @@ use crate::device::{self, Device};
 use crate::judge::{Refusal, Standing, judge};
 use crate::own::Own;
 use crate::peer::Peer;
-use crate::state::{Links, Tables};
+use crate::state::{Links, Tables, numbers_gateways};
 
 /// Peers by what the directory calls them.
 pub type Peers = BTreeMap<String, Arc<Peer>>;
@@ -184,15 +184,20 @@ impl Fabric {
         before: Option<&Known>,
         report: &mut Report,
     ) -> Result<Option<Known>, FabricError> {
-        if self.own.side(v6).is_none() {
+        let Some(objects) = self
+            .own
+            .side(v6)
+            .map(|side| numbers_gateways(&side.network))
+        else {
             return Ok(None);
-        }
+        };
         let device = device::ensure(&mut self.sock, &self.own, v6)?;
         if let Some(device) = &device {
             self.count(device, v6, before.is_some(), report);
         }
         let links = Links {
             device: device.map_or(0, |device| device.index),
+            objects,
         };
         let tables = Tables::read(&mut self.sock, v6, links)?;
         Ok(Some(Known { links, tables }))

@@ -30,6 +30,7 @@ pub const PROTOCOL: u8 = 112;
 /// The first of our next hop objects' numbers, `0x70000000` to `0x7fffffff`. A gateway's is this and the low 28 bits of
 /// its address: the same on every node, without a table to remember.
 pub const FIRST_NEXTHOP: u32 = 0x7000_0000;
+const NEXTHOP_BITS: u32 = 0x0fff_ffff;
 
 /// Up to this many peers each new route names its gateway itself, as flannel's do; of more, each new one goes by a next
 /// hop object. What stands is left as it is. Measured on Linux 6.18: adding 500 plain routes takes 3 ms, 1,000 take
@@ -165,10 +166,15 @@ impl Path {
 /// The number of a gateway's next hop object.
 pub(crate) fn nexthop_id(gw: IpAddr) -> Option<u32> {
     match gw {
-        IpAddr::V4(gw) => Some(FIRST_NEXTHOP | (u32::from(gw) & !FIRST_NEXTHOP & 0x0fff_ffff)),
+        IpAddr::V4(gw) => Some(FIRST_NEXTHOP | (u32::from(gw) & NEXTHOP_BITS)),
         // Routes of IPv6 cost the same with and without.
         IpAddr::V6(_) => None,
     }
+}
+
+/// Are the gateways of a network told apart by those bits? All but networks larger than a /4 are.
+pub(crate) fn numbers_gateways(network: &IpNetwork) -> bool {
+    network.is_ipv4() && u32::from(network.prefix()) >= NEXTHOP_BITS.leading_zeros()
 }
 
 fn usual_metric(v6: bool) -> u32 {

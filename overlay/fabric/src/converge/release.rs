@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::{Fabric, FabricError, Known, Report, send};
 use crate::device;
-use crate::state::{Change, Leg, Links, PROTOCOL, Path, Step, Tables};
+use crate::state::{Change, Leg, Links, PROTOCOL, Path, Step, Tables, numbers_gateways};
 
 // === impl Fabric ===
 
@@ -83,16 +83,17 @@ impl Fabric {
 
     /// The links of a family, as they are; `None` if there is nothing to read.
     fn find(&mut self, v6: bool) -> Result<Option<Links>, NlError> {
-        if self.own.side(v6).is_none() {
+        let Some(side) = self.own.side(v6) else {
             return Ok(None);
-        }
-        let Some(name) = self.own.device(v6) else {
-            return Ok(Some(Links::default()));
         };
-        let found = device::find(&mut self.sock, &name)?;
-        Ok(Some(Links {
-            device: found.unwrap_or_default(),
-        }))
+        let mut links = Links {
+            device: 0,
+            objects: numbers_gateways(&side.network),
+        };
+        if let Some(name) = self.own.device(v6) {
+            links.device = device::find(&mut self.sock, &name)?.unwrap_or_default();
+        }
+        Ok(Some(links))
     }
 
     fn forget(&mut self) {

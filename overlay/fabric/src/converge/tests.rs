@@ -1,4 +1,7 @@
 //! Against the real kernel; `ip` and `bridge` are the oracles.
 
+mod backends;
 mod fixture;
+mod repair;
 mod shape;
+mod takeover;

@@ -48,10 +48,13 @@ pub(crate) enum Change {
     },
 }
 
-/// Which device a family's tunnel has; 0, which no link is, where there is none.
+/// What a family's tunnel has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Links {
+    /// Its device; 0, which no link is, where there is none.
     pub(crate) device: u32,
+    /// May its routes go by next hop objects?
+    pub(crate) objects: bool,
 }
 
 // === impl Change ===

@@ -47,6 +47,17 @@ struct Met {
     hops: HashSet<u32, Keyed>,
 }
 
+// === impl Way ===
+
+impl Way {
+    fn leg(self) -> Leg {
+        match self {
+            Self::Tunnel { .. } => Leg::Tunnel,
+            Self::Link { gw, oif } => Leg::Link { gw, oif },
+        }
+    }
+}
+
 // === impl Tables ===
 
 impl Tables {
@@ -56,11 +67,6 @@ impl Tables {
         let mut steps = Vec::new();
         let mut met = Met::default();
         let by_object = wants.len() > PLAIN_ROUTES && self.hops.is_some();
-        steps.reserve(if self.routes.is_empty() {
-            4 * wants.len()
-        } else {
-            0
-        });
         for want in wants {
             self.diff_one(want, by_object, &mut met, &mut steps);
         }
@@ -80,22 +86,19 @@ impl Tables {
             });
         };
         let (dst, gateway) = (want.subnet, want.subnet.network());
-        let wanted = match want.way {
-            Way::Tunnel { mac, dst } => {
-                let there = self.fdb.get(&mac);
-                met.fdb += usize::from(there.is_some());
-                if there != Some(&dst) && !self.strays.contains(&Change::DelFdb { mac, dst }) {
-                    set(Change::Fdb { mac, dst }, there.is_some());
-                }
-                let there = self.neighs.get(&gateway);
-                met.neighs += usize::from(there.is_some());
-                if there != Some(&mac) {
-                    set(Change::Neigh { ip: gateway, mac }, there.is_some());
-                }
-                Leg::Tunnel
+        if let Way::Tunnel { mac, dst } = want.way {
+            let there = self.fdb.get(&mac);
+            met.fdb += usize::from(there.is_some());
+            if there != Some(&dst) {
+                set(Change::Fdb { mac, dst }, there.is_some());
             }
-            Way::Link { gw, oif } => Leg::Link { gw, oif },
-        };
+            let there = self.neighs.get(&gateway);
+            met.neighs += usize::from(there.is_some());
+            if there != Some(&mac) {
+                set(Change::Neigh { ip: gateway, mac }, there.is_some());
+            }
+        }
+        let wanted = want.way.leg();
         let there = self.routes.get(&dst);
         met.routes += usize::from(there.is_some());
         if let Some(path) = there.filter(|path| path.is_right(wanted)) {
@@ -127,7 +130,16 @@ impl Tables {
                 instead: false,
             });
         };
-        for stray in self.strays.iter().filter_map(|s| self.stray(s, wants)) {
+        // Of two routes to a subnet the one that is wanted stays, whichever the kernel told first.
+        let wanted = |stray: &&Change| match **stray {
+            Change::DelRoute { dst, path, metric } if metric == usual_metric(dst.is_ipv6()) => {
+                let of = |want: &&Want| want.subnet == dst;
+                let wanted = wants.iter().find(of).map(|want| want.way.leg());
+                wanted.is_some_and(|leg| path.is_right(leg))
+            }
+            _ => false,
+        };
+        for &stray in self.strays.iter().filter(|stray| !wanted(stray)) {
             remove(stray);
         }
         let tunnel = |want: &Want| match want.way {
@@ -160,30 +172,6 @@ impl Tables {
                 remove(Change::DelHop { id });
             }
         }
-    }
-}
-
-impl Tables {
-    /// What to do about something that is there twice: the one that is wanted stays.
-    fn stray(&self, stray: &Change, wants: &[Want]) -> Option<Change> {
-        let wanted = |want: &Want| match (*stray, want.way) {
-            (Change::DelRoute { dst, path, .. }, Way::Tunnel { .. }) => {
-                dst == want.subnet && path.is_right(Leg::Tunnel)
-            }
-            (Change::DelRoute { dst, path, .. }, Way::Link { gw, oif }) => {
-                dst == want.subnet && path.is_right(Leg::Link { gw, oif })
-            }
-            (Change::DelFdb { mac, dst }, way) => way == Way::Tunnel { mac, dst },
-            _ => false,
-        };
-        if !wants.iter().any(wanted) {
-            return Some(*stray);
-        }
-        let Change::DelFdb { mac, .. } = *stray else {
-            return None;
-        };
-        let dst = *self.fdb.get(&mac)?;
-        Some(Change::DelFdb { mac, dst })
     }
 }
 

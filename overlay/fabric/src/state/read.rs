@@ -18,7 +18,7 @@ impl Tables {
     pub(crate) fn read(sock: &mut Socket, v6: bool, links: Links) -> Result<Self, NlError> {
         let mut tables = Self::default();
         let device = links.device;
-        if device != 0 {
+        if device != 0 && links.objects {
             tables.read_hops(sock, v6, device)?;
         }
         let ours = route::Filter {
