@@ -17,6 +17,7 @@ mod options;
 mod own;
 mod session;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use etcd_client::WatchOptions;
@@ -33,6 +34,9 @@ use session::{Session, Trouble};
 
 pub use options::{Login, Options};
 
+/// Troubles that are told before they are over.
+const MAX_SAID: usize = 32;
+
 /// A network in etcd.
 #[derive(Debug)]
 pub struct Etcd {
@@ -47,8 +51,8 @@ pub struct Etcd {
 struct Reach {
     session: Option<Session>,
     turn: usize,
-    /// What was said of it last.
-    said: Option<String>,
+    /// What was said since it last worked.
+    said: BTreeSet<String>,
 }
 
 // === impl Reach ===
@@ -57,15 +61,17 @@ impl Reach {
     async fn session(&mut self, options: &Options) -> Result<&mut Session, Trouble> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => {
-                let session = Session::open(options, self.turn).await?;
-                if self.said.take().is_some() {
-                    info!(endpoint = session.endpoint, "etcd is reached again");
-                }
-                session
-            }
+            None => Session::open(options, self.turn).await?,
         };
         Ok(self.session.insert(session))
+    }
+
+    /// All is well.
+    fn works(&mut self) {
+        if !std::mem::take(&mut self.said).is_empty() {
+            let endpoint = self.session.as_ref().map(|session| &session.endpoint);
+            info!(endpoint, "etcd answers again");
+        }
     }
 
     /// Says it once, and turns to the next member.
@@ -73,12 +79,12 @@ impl Reach {
         self.session = None;
         self.turn = self.turn.wrapping_add(1);
         let text = trouble.to_string();
-        if self.said.as_ref() == Some(&text) {
+        if self.said.len() < MAX_SAID && !self.said.contains(&text) {
+            warn!("etcd: {text}; attempts go on");
+            self.said.insert(text);
+        } else {
             debug!("etcd: {text}");
-            return;
         }
-        warn!("etcd: {text}; attempts go on");
-        self.said = Some(text);
     }
 }
 
@@ -132,7 +138,10 @@ impl Directory for Etcd {
         let mut backoff = Backoff::away();
         let bytes = loop {
             match self.config().await {
-                Ok(bytes) => break bytes,
+                Ok(bytes) => {
+                    self.reach.works();
+                    break bytes;
+                }
                 Err(trouble) => self.reach.give_up(&trouble),
             }
             backoff.wait().await;
@@ -177,7 +186,10 @@ impl Directory for Etcd {
                 Err(trouble) => Err(trouble),
             };
             match attempt {
-                Ok(Attempt::Held) => break,
+                Ok(Attempt::Held) => {
+                    self.reach.works();
+                    break;
+                }
                 Ok(Attempt::Created) => {}
                 Ok(Attempt::Beaten) => {
                     debug!(key = own.key, "another node was faster; trying again");

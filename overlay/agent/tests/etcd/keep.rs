@@ -102,6 +102,29 @@ fn section_1_5_a_lease_that_somebody_took_is_lost_not_stolen_back() {
     });
 }
 
+/// Somebody takes the key in the moment in which we have something new to say. flanneld's Put is blind, and wins.
+#[test]
+fn section_1_5_a_write_compares_with_what_it_knows() {
+    scene(V4, async |_server, mut admin| {
+        let mut node = Node::v4(1, "10.5.1.0/24").await;
+        node.sees_peers(&[]).await;
+        // Which of the two news a node hears first is chance: some of the rounds are the race.
+        for round in 0..16 {
+            meanwhile(async |mut admin| {
+                put(&mut admin, KEY, value(9)).await;
+            });
+            let mut changed = me(1);
+            changed.v4.as_mut().unwrap().vtep = me(100 + round).v4.unwrap().vtep;
+            node.me.send_replace(changed);
+            node.sees("the loss", |view| view.lost.is_some()).await;
+            let kv = get(&mut admin, KEY).await.unwrap();
+            assert_eq!(kv.value_str().unwrap(), value(9), "round {round}");
+            delete(&mut admin, KEY).await;
+            node.sees("the return", |view| view.lost.is_none()).await;
+        }
+    });
+}
+
 /// Cut off for longer than a lease lives; meanwhile the subnet went to somebody else.
 #[test]
 fn section_1_5_after_a_long_partition_the_late_one_gives_way() {

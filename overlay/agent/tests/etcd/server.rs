@@ -146,6 +146,12 @@ pub async fn put_all(admin: &mut Client, entries: &[(String, String)]) {
     }
 }
 
+/// Does something while nothing else of this test runs: our nodes learn of it afterwards, all at once.
+pub fn meanwhile<F: Future<Output = ()>>(what: impl FnOnce(Client) -> F + Send) {
+    let there = || crate::node::block_on(async { what(admin().await).await });
+    std::thread::scope(|scope| scope.spawn(there).join().unwrap());
+}
+
 /// The same data on another port: what happens is not seen on the usual one.
 pub struct Aside {
     pub admin: Client,

@@ -161,6 +161,7 @@ impl Follower {
             }
         }
         self.take(&created)?;
+        self.reach.works();
         self.away = None;
         self.keeper.reached();
         self.publish();

@@ -77,7 +77,7 @@ impl Keeper {
         }
         self.known = revision;
         self.entry = entry;
-        self.settle_at = Some(self.not_before.max(Instant::now()));
+        self.settle_at = Some(Instant::now());
     }
 
     /// etcd is another than it was.
@@ -97,7 +97,7 @@ impl Keeper {
     /// Another entry is gone: perhaps the one that was in our way.
     pub(super) fn others_left(&mut self) {
         if self.lost.is_some() {
-            self.settle_at = Some(self.not_before.max(Instant::now()));
+            self.settle_at = Some(Instant::now());
         }
     }
 
@@ -168,7 +168,12 @@ impl Keeper {
                 None
             }
         };
-        if known.is_none() || known != self.own.stamp {
+        let interfered = known.is_none() || known != self.own.stamp;
+        if interfered && self.lost.is_none() {
+            if Instant::now() < self.not_before {
+                self.settle_at = Some(self.not_before);
+                return Ok(());
+            }
             self.correct(known.is_some());
         }
         let session = reach.session(options).await?;
