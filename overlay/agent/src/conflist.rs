@@ -45,7 +45,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("net.d/10-flannel.conflist");
         assert!(ensure(&file, None).unwrap());
-        assert!(libcni::runtime::NetworkList::parse(&fs::read(&file).unwrap()).is_ok());
+        assert!(libcni::runtime::NetworkList::parse(&fs::read(&file).unwrap(), None).is_ok());
         fs::write(&file, "mine").unwrap();
         assert!(!ensure(&file, None).unwrap());
         assert_eq!(fs::read_to_string(&file).unwrap(), "mine");
