@@ -327,6 +327,9 @@ fn with_open_streams(node: &Node, body: impl FnOnce()) {
                     client.write_all(b"x").unwrap();
                     client.read_exact(&mut [0]).unwrap();
                     stream.rounds.fetch_add(1, Ordering::Relaxed);
+                    // Without a pause two processors do nothing but this, and the kernel's grace periods, which each
+                    // change of rules waits for, take seconds.
+                    thread::sleep(Duration::from_millis(1));
                 }
             });
         }
@@ -366,7 +369,13 @@ impl Drop for End<'_> {
 fn no_packet_is_lost(kind: &str, style: Style) {
     let node = Node::new();
     match style {
-        Style::Iptables => flannel_was_here(kind),
+        Style::Iptables => {
+            flannel_was_here(kind);
+            // Only flannel's chain accepts, until ours does.
+            sh(&format!(
+                "iptables-{kind} -P FORWARD DROP; ip6tables-{kind} -P FORWARD DROP"
+            ));
+        }
         Style::Nftables => {
             std::fs::write("/run/tables", TABLES).unwrap();
             sh("nft -f /run/tables");
