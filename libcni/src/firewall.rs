@@ -141,13 +141,16 @@ fn is_of_network(comment: &str, net: &NetName) -> bool {
     comment.split(' ').next() == Some(&shortened(net.as_str(), COMMENT_NET_BYTES))
 }
 
-/// The text, or if it is too long its beginning and a hash of all of it. The alphabet stays that of names in `nft`.
-fn shortened(text: &str, max_bytes: usize) -> Cow<'_, str> {
+/// The text, or if it is too long its beginning and a hash of all of it; `max_bytes` is at least 18. The alphabet stays
+/// that of names in `nft`.
+pub fn shortened(text: &str, max_bytes: usize) -> Cow<'_, str> {
     const HASH_DIGITS: usize = 16;
     if text.len() <= max_bytes {
         return text.into();
     }
-    let head = text.get(..max_bytes - HASH_DIGITS - 1).unwrap_or_default();
+    let head = text
+        .get(..max_bytes.saturating_sub(HASH_DIGITS + 1))
+        .unwrap_or_default();
     [head, "_", &sha512::hex(text, HASH_DIGITS)].concat().into()
 }
 

@@ -84,6 +84,7 @@ impl Bed {
             subnet: subnet.parse().unwrap(),
         };
         let rules = Rules {
+            name: String::new(),
             v4: Some(prefixes(NETWORK, node.subnet())),
             v6: Some(prefixes(NETWORK6, node.subnet6())),
             masquerade: true,

@@ -30,11 +30,15 @@
 //! [`take_over`] and [`give_back`] are the ways from a real flannel's rules to these and back. Connections keep their
 //! translation through both, because at each moment one of the two sets stands.
 //!
+//! A node may have several such networks, the agent's and those of plugins without an agent: each has a [`Rules::name`],
+//! a table (`podwire-overlay/NAME`) and rules in iptables of its own.
+//!
 //! Everything takes the caller's [`Netfilter`] and its network namespace. Kernel: Linux 5.2, for NAT in family inet
 //! (fully random ports are older).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use libcni::firewall::shortened;
 use libcni::kernel::nft::{Base, Family, Netfilter, chains};
 use libcni::nl::NlError;
 use libcni::spec::IpNetwork;
@@ -54,6 +58,8 @@ pub use flannel::{Given, Style, TakenOver, give_back, take_over};
 /// What is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
+    /// Tells several networks of one node apart, in the alphabet of network names; `""` for the node's own, the agent's.
+    pub name: String,
     /// The IPv4 side, if there is one.
     pub v4: Option<Prefixes>,
     /// The IPv6 side, if there is one.
@@ -111,12 +117,16 @@ pub fn ensure(netfilter: &mut Netfilter, rules: &Rules) -> Result<bool, Firewall
     ])
 }
 
-/// Takes all of it away; success if there is nothing. Returns whether there was something.
+/// Takes all rules of this name away; success if there are none. Returns whether there were some.
 ///
 /// # Errors
 /// The first of what could not be done, after all else was.
-pub fn remove(netfilter: &mut Netfilter) -> Result<bool, FirewallError> {
-    ensure(netfilter, &Rules::NONE)
+pub fn remove(netfilter: &mut Netfilter, name: &str) -> Result<bool, FirewallError> {
+    let nothing = Rules {
+        name: name.to_owned(),
+        ..Rules::NONE
+    };
+    ensure(netfilter, &nothing)
 }
 
 /// What of the rules is missing or was changed, a line each; nothing if they stand. Changes nothing.
@@ -174,6 +184,7 @@ fn gather<const N: usize>(
 impl Rules {
     /// Nothing at all.
     pub const NONE: Rules = Rules {
+        name: String::new(),
         v4: None,
         v6: None,
         masquerade: false,
@@ -181,14 +192,25 @@ impl Rules {
         random_fully: false,
     };
 
-    /// What flannel would do on this node with these settings.
+    /// What flannel would do on this node with these settings. Of the node's own network: another has to be given a name.
     pub fn of(own: &Own, masquerade: bool, forward: bool, random_fully: bool) -> Rules {
         Rules {
+            name: String::new(),
             v4: own.v4.as_ref().map(Prefixes::of),
             v6: own.v6.as_ref().map(Prefixes::of),
             masquerade,
             forward,
             random_fully,
+        }
+    }
+
+    /// The name behind a word, for what nf_tables and iptables call ours: `podwire-overlay`, `podwire-overlay/blue`.
+    fn named(&self, word: &str, separator: &str) -> String {
+        /// Beside the words it has to fit a comment (127).
+        const NAME_BYTES: usize = 60;
+        match self.name.as_str() {
+            "" => word.to_owned(),
+            name => [word, separator, &shortened(name, NAME_BYTES)].concat(),
         }
     }
 

@@ -118,6 +118,6 @@ pub fn give_back(
     if given.style == Style::Nftables {
         nftables::make(netfilter, rules)?;
     }
-    remove(netfilter)?;
+    remove(netfilter, &rules.name)?;
     Ok(given)
 }

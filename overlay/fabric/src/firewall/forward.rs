@@ -12,8 +12,13 @@ mod tests;
 
 /// The chain's name, in table `filter`.
 pub(super) const CHAIN: &str = "FORWARD";
-/// On each of our rules, as `iptables -S` shows it.
-const COMMENT: &str = "podwire overlay: pods are forwarded";
+/// What is to be accepted in the chains of one family, if anything, and what our rules there say.
+struct Wanted {
+    ipv4: bool,
+    network: Option<IpNetwork>,
+    /// On each of our rules, as `iptables -S` shows it.
+    comment: String,
+}
 
 /// A rule, as far as it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +51,9 @@ struct Plan {
 /// Whether anything changed.
 pub(super) fn ensure(netfilter: &mut Netfilter, rules: &Rules) -> Result<bool, FirewallError> {
     gather([true, false].map(|ipv4| {
-        let network = network(rules, ipv4);
-        let of_nft = nft::ensure(netfilter, ipv4, network);
-        let of_legacy = legacy::ensure(ipv4, network);
+        let wanted = Wanted::new(rules, ipv4);
+        let of_nft = nft::ensure(netfilter, &wanted);
+        let of_legacy = legacy::ensure(&wanted);
         gather([of_nft, of_legacy])
     }))
 }
@@ -60,10 +65,10 @@ pub(super) fn check(
 ) -> Result<Vec<String>, FirewallError> {
     let mut faults = Vec::new();
     for (ipv4, program) in [(true, "iptables"), (false, "ip6tables")] {
-        let network = network(rules, ipv4);
+        let wanted = Wanted::new(rules, ipv4);
         let stand = [
-            ("nft", nft::stands(netfilter, ipv4, network)?),
-            ("legacy", legacy::stands(ipv4, network)?),
+            ("nft", nft::stands(netfilter, &wanted)?),
+            ("legacy", legacy::stands(&wanted)?),
         ];
         for (kind, _) in stand.into_iter().filter(|(_, stands)| !stands) {
             faults.push(format!(
@@ -74,10 +79,17 @@ pub(super) fn check(
     Ok(faults)
 }
 
-/// What is to be accepted.
-fn network(rules: &Rules, ipv4: bool) -> Option<IpNetwork> {
-    let side = rules.side(ipv4).filter(|_| rules.forward);
-    side.map(|side| side.network)
+// === impl Wanted ===
+
+impl Wanted {
+    fn new(rules: &Rules, ipv4: bool) -> Wanted {
+        let side = rules.side(ipv4).filter(|_| rules.forward);
+        Wanted {
+            ipv4,
+            network: side.map(|side| side.network),
+            comment: rules.named("podwire overlay", " ") + ": pods are forwarded",
+        }
+    }
 }
 
 // === impl Plan ===

@@ -9,7 +9,7 @@ use libcni::nl::NlError;
 
 use super::{FirewallError, Prefixes, Rules};
 
-const TABLE: Table<'static> = Table::new(Family::Inet, "podwire-overlay");
+const TABLE: &str = "podwire-overlay";
 const TABLE_COMMENT: &str =
     "made by podwire for the overlay network, restored when changed: do not edit";
 const WHAT: &str = "the overlay's own table";
@@ -25,20 +25,21 @@ pub(super) struct Wanted {
 }
 
 pub(super) fn ensure(netfilter: &mut Netfilter, rules: &Rules) -> Result<bool, FirewallError> {
-    let wanted = wanted(rules);
+    let (name, wanted) = (rules.named(TABLE, "/"), wanted(rules));
+    let table = Table::new(Family::Inet, &name);
     settle(|attempt| {
-        if stands(netfilter, &wanted)? {
+        if stands(netfilter, table, &wanted)? {
             return Ok(false);
         }
         let mut transaction = Transaction::begin(netfilter, attempt)?;
-        if stands(netfilter, &wanted)? {
+        if stands(netfilter, table, &wanted)? {
             return Ok(false);
         }
-        if TABLE.uses(netfilter)?.is_some() {
-            transaction.push(TABLE.del());
+        if table.uses(netfilter)?.is_some() {
+            transaction.push(table.del());
         }
         if !wanted.is_empty() {
-            add(&mut transaction, TABLE, TABLE_COMMENT, &wanted);
+            add(&mut transaction, table, TABLE_COMMENT, &wanted);
         }
         transaction.commit(netfilter).map(|()| true)
     })
@@ -49,14 +50,16 @@ pub(super) fn check(
     netfilter: &mut Netfilter,
     rules: &Rules,
 ) -> Result<Vec<String>, FirewallError> {
+    let name = rules.named(TABLE, "/");
+    let table = Table::new(Family::Inet, &name);
     let mut faults = Vec::new();
     for chain in wanted(rules) {
         let stands = chain
-            .stands(netfilter)
+            .stands(netfilter, table)
             .map_err(|source| FirewallError::Kernel { what: WHAT, source })?;
         if !stands {
             faults.push(format!(
-                "chain {} of table inet podwire-overlay is missing or was changed",
+                "chain {} of table inet {name} is missing or was changed",
                 chain.name
             ));
         }
@@ -81,15 +84,15 @@ pub(super) fn add(
 }
 
 /// These chains, and nothing else? Nothing wanted is no table.
-fn stands(netfilter: &mut Netfilter, wanted: &[Wanted]) -> Result<bool, NlError> {
+fn stands(netfilter: &mut Netfilter, table: Table<'_>, wanted: &[Wanted]) -> Result<bool, NlError> {
     let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
-    match TABLE.uses(netfilter)? {
+    match table.uses(netfilter)? {
         None => return Ok(wanted.is_empty()),
         Some(uses) if wanted.is_empty() || uses != count => return Ok(false),
         Some(_) => {}
     }
     for chain in wanted {
-        if !chain.stands(netfilter)? {
+        if !chain.stands(netfilter, table)? {
             return Ok(false);
         }
     }
@@ -189,11 +192,11 @@ fn any_of(side: &Prefixes) -> Match {
 // === impl Wanted ===
 
 impl Wanted {
-    fn stands(&self, netfilter: &mut Netfilter) -> Result<bool, NlError> {
-        let chain = TABLE.chain(netfilter, self.name)?;
+    fn stands(&self, netfilter: &mut Netfilter, table: Table<'_>) -> Result<bool, NlError> {
+        let chain = table.chain(netfilter, self.name)?;
         if !chain.is_some_and(|chain| chain.is_base(self.base) && !chain.drops) {
             return Ok(false);
         }
-        Ok(Rule::same(&self.rules, &TABLE.rules(netfilter, self.name)?))
+        Ok(Rule::same(&self.rules, &table.rules(netfilter, self.name)?))
     }
 }

@@ -12,6 +12,7 @@ pub(super) fn rules() -> Rules {
         subnet: subnet.parse().unwrap(),
     };
     Rules {
+        name: String::new(),
         v4: Some(prefixes("192.168.128.0/18", "192.168.132.0/24")),
         v6: Some(prefixes("fd00:128::/48", "fd00:128:0:132::/64")),
         masquerade: true,
@@ -62,9 +63,9 @@ fn the_table_is_as_the_documents_have_it() {
         sh("nft list ruleset > /run/saved; nft flush ruleset; nft -f /run/saved");
         assert!(!ensure(&mut netfilter, &rules()).unwrap());
 
-        assert!(remove(&mut netfilter).unwrap());
+        assert!(remove(&mut netfilter, "").unwrap());
         assert_eq!(sh("nft list ruleset"), "");
-        assert!(!remove(&mut netfilter).unwrap());
+        assert!(!remove(&mut netfilter, "").unwrap());
     });
 }
 
@@ -132,6 +133,49 @@ fn the_table_is_restored_and_otherwise_not_touched() {
             assert!(ensure(&mut netfilter, &rules()).unwrap(), "{damage}");
             assert_eq!(sh("nft --stateless list ruleset"), TABLE, "{damage}");
         }
+    });
+}
+
+/// One network's coming and going is nothing to another.
+#[test]
+fn each_network_has_its_own() {
+    in_netns(|| {
+        sh("iptables-nft -P FORWARD DROP");
+        let mut netfilter = Netfilter::unopened();
+        let named = |name: &str| Rules {
+            name: name.to_owned(),
+            ..rules()
+        };
+        let (node, blue, long) = (rules(), named("blue"), named(&"n".repeat(200)));
+        for rules in [&node, &blue, &long] {
+            assert!(ensure(&mut netfilter, rules).unwrap());
+        }
+        for rules in [&node, &blue, &long] {
+            assert!(!ensure(&mut netfilter, rules).unwrap());
+            assert_eq!(check(&mut netfilter, rules).unwrap(), [""; 0]);
+        }
+        assert_eq!(
+            sh("nft list table inet podwire-overlay/blue | grep -c ip6"),
+            "7\n"
+        );
+        let chain = sh("iptables-nft -S FORWARD");
+        assert_eq!(
+            chain
+                .matches("podwire overlay blue: pods are forwarded")
+                .count(),
+            2,
+            "{chain}"
+        );
+        assert_eq!(
+            chain.matches("podwire overlay: pods are forwarded").count(),
+            2,
+            "{chain}"
+        );
+
+        assert!(remove(&mut netfilter, "blue").unwrap());
+        assert!(!ensure(&mut netfilter, &node).unwrap() && !ensure(&mut netfilter, &long).unwrap());
+        assert!(remove(&mut netfilter, "").unwrap() && remove(&mut netfilter, &long.name).unwrap());
+        assert!(!sh("nft list ruleset").contains("podwire"));
     });
 }
 

@@ -5,30 +5,25 @@ use libcni::kernel::nft::{
     Base, Expr, Family, ListedRule, Netfilter, Rule, Table, Transaction, Verdict, matching, settle,
 };
 use libcni::nl::NlError;
-use libcni::spec::IpNetwork;
 
-use super::{CHAIN, COMMENT, Plan, Seen};
+use super::{CHAIN, Plan, Seen, Wanted};
 use crate::firewall::FirewallError;
 
 const WHAT: &str = "the FORWARD chain of iptables";
 
-pub(super) fn ensure(
-    netfilter: &mut Netfilter,
-    ipv4: bool,
-    network: Option<IpNetwork>,
-) -> Result<bool, FirewallError> {
-    let table = table(ipv4);
+pub(super) fn ensure(netfilter: &mut Netfilter, wanted: &Wanted) -> Result<bool, FirewallError> {
+    let table = table(wanted.ipv4);
     settle(|attempt| {
-        if look(netfilter, ipv4, network)?.is_none() {
+        if look(netfilter, wanted)?.is_none() {
             return Ok(false);
         }
         let mut transaction = Transaction::begin(netfilter, attempt)?;
-        let Some((listed, plan)) = look(netfilter, ipv4, network)? else {
+        let Some((listed, plan)) = look(netfilter, wanted)? else {
             return Ok(false);
         };
         let handle = |at: &usize| listed.get(*at).map(|listed| listed.handle);
         let before = plan.before.as_ref().and_then(handle);
-        for rule in network.filter(|_| plan.add).into_iter().flat_map(ours) {
+        for rule in ours(wanted).filter(|_| plan.add).into_iter().flatten() {
             transaction.push(match before {
                 Some(before) => table.insert_rule(CHAIN, before, &rule),
                 None => table.add_rule(CHAIN, &rule),
@@ -42,12 +37,8 @@ pub(super) fn ensure(
     .map_err(|source| FirewallError::Kernel { what: WHAT, source })
 }
 
-pub(super) fn stands(
-    netfilter: &mut Netfilter,
-    ipv4: bool,
-    network: Option<IpNetwork>,
-) -> Result<bool, FirewallError> {
-    let found = look(netfilter, ipv4, network);
+pub(super) fn stands(netfilter: &mut Netfilter, wanted: &Wanted) -> Result<bool, FirewallError> {
+    let found = look(netfilter, wanted);
     found
         .map(|plan| plan.is_none())
         .map_err(|source| FirewallError::Kernel { what: WHAT, source })
@@ -60,10 +51,9 @@ const fn table(ipv4: bool) -> Table<'static> {
 /// The chain's rules and what is to be done with them, if anything.
 fn look(
     netfilter: &mut Netfilter,
-    ipv4: bool,
-    network: Option<IpNetwork>,
+    wanted: &Wanted,
 ) -> Result<Option<(Vec<ListedRule>, Plan)>, NlError> {
-    let table = table(ipv4);
+    let table = table(wanted.ipv4);
     let Some(chain) = table
         .chain(netfilter, CHAIN)?
         .filter(|chain| chain.is_base(Base::FORWARD))
@@ -71,25 +61,26 @@ fn look(
         return Ok(None);
     };
     let listed = table.rules(netfilter, CHAIN)?;
-    let ours = network.map(ours);
+    let ours = ours(wanted);
     let seen: Vec<Seen> = listed
         .iter()
-        .map(|listed| see(&listed.rule, ours.as_ref()))
+        .map(|listed| see(&listed.rule, &wanted.comment, ours.as_ref()))
         .collect();
-    Ok(Plan::of(network.is_some(), chain.drops, &seen).map(|plan| (listed, plan)))
+    Ok(Plan::of(wanted.network.is_some(), chain.drops, &seen).map(|plan| (listed, plan)))
 }
 
 /// `-s C` and `-d C`.
-fn ours(network: IpNetwork) -> [Rule; 2] {
+fn ours(wanted: &Wanted) -> Option<[Rule; 2]> {
+    let network = wanted.network?;
     let any = matching::Match::all;
-    [any().from(network), any().to(network)]
-        .map(|rule| Rule::new(rule.counted().verdict(Verdict::Accept), COMMENT))
+    let rules = [any().from(network), any().to(network)];
+    Some(rules.map(|rule| Rule::new(rule.counted().verdict(Verdict::Accept), &wanted.comment)))
 }
 
-fn see(rule: &Rule, ours: Option<&[Rule; 2]>) -> Seen {
+fn see(rule: &Rule, comment: &str, ours: Option<&[Rule; 2]>) -> Seen {
     // iptables-restore makes its own kind of comment of ours.
-    let is_comment = |expr: &Expr| matches!(expr, Expr::XtComment(text) if text == COMMENT);
-    if rule.comment == COMMENT || rule.exprs.iter().any(is_comment) {
+    let is_comment = |expr: &Expr| matches!(expr, Expr::XtComment(text) if text == comment);
+    if rule.comment == comment || rule.exprs.iter().any(is_comment) {
         return match ours {
             Some([from, _]) if says(rule).eq(says(from)) => Seen::From,
             Some([_, to]) if says(rule).eq(says(to)) => Seen::To,
