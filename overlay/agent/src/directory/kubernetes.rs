@@ -10,8 +10,8 @@
 //! spec:
 //!   podCIDRs: [10.244.1.0/24]
 //! ```
-//! Source: flannel, `pkg/subnet/kube/kube.go`. What it needs of the API server: nodes get, list, watch; nodes/status
-//! patch; pods get, if the node's name is to be found out.
+//! Source: flannel, `pkg/subnet/kube/kube.go`. What it needs of the API server: nodes list, watch; nodes/status patch;
+//! pods get, if the node's name is to be found out.
 
 use std::fs;
 use std::io::ErrorKind;

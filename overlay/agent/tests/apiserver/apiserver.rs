@@ -98,13 +98,15 @@ impl ApiServer {
             .unwrap_or(Value::Null)
     }
 
-    /// What was asked so far of this method, with this in path or query.
+    /// What was asked so far by this method (of any, if empty), with this in path or query.
     pub fn asked(&self, method: &str, part: &str) -> Vec<Asked> {
         let store = self.store();
         let all = store.asked.iter();
-        all.filter(|asked| asked.method == method && asked.uri.contains(part))
-            .cloned()
-            .collect()
+        all.filter(|asked| {
+            (method.is_empty() || asked.method == method) && asked.uri.contains(part)
+        })
+        .cloned()
+        .collect()
     }
 
     /// How many watches are open.

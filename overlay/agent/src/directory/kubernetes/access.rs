@@ -198,7 +198,7 @@ impl Trouble {
         let remedy = match code {
             401 => "; its token or certificate is not taken",
             403 => {
-                "; its account needs nodes: get, list, watch, and nodes/status: patch (deploy/kubernetes.yaml)"
+                "; its account needs nodes: list, watch, and nodes/status: patch (deploy/kubernetes.yaml)"
             }
             _ => "",
         };

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use fabric::{Kind, NetConf, Peer, Site, lease};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::debug;
 
 use super::annotation::{DATA, GATE, PUBLIC_IP, Prefix, TYPE, brief};
 use super::feed::Word;
@@ -183,7 +183,7 @@ impl Book {
         if !list.own {
             self.see(None);
         }
-        info!(
+        debug!(
             "{} nodes, {} of them no peers of this one",
             list.peers.len() + list.skipped.len(),
             list.skipped.len()
@@ -221,10 +221,6 @@ impl Book {
             if view.away == why {
                 return false;
             }
-            match &why {
-                Some(why) => warn!("the API server is away: {why}; what it said last stands"),
-                None => info!("the API server is back"),
-            }
             Arc::make_mut(view).away = why;
             true
         });
@@ -261,10 +257,6 @@ impl Book {
         self.view.send_if_modified(|view| {
             if view.lost == lost {
                 return false;
-            }
-            match &lost {
-                Some(why) => warn!("{why}"),
-                None => info!("the Node {} has its podCIDR again", self.name),
             }
             Arc::make_mut(view).lost = lost;
             true
