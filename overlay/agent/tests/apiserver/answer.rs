@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::Response;
 use serde_json::{Value, json};
@@ -10,7 +11,15 @@ use tokio::sync::mpsc;
 
 use super::patch;
 use super::serve::Answer;
-use super::store::{Asked, Store, Watch, line};
+use super::store::{Asked, Fault, Store, Watch, line};
+
+/// No answer.
+pub enum Broken {
+    /// The connection breaks.
+    Connection,
+    /// It stays open.
+    Server,
+}
 
 type Query = HashMap<String, String>;
 
@@ -19,15 +28,18 @@ pub fn answer(
     store: &mut Store,
     asked: &Asked,
     authorization: &str,
-) -> Result<Response<Answer>, io::Error> {
+) -> Result<Response<Answer>, Broken> {
     if let Some(fault) = store
         .faults
         .iter_mut()
         .find(|f| f.times > 0 && f.method == asked.method && asked.uri.contains(f.part))
     {
         fault.times -= 1;
-        return match fault.code {
-            0 => Err(io::Error::other("a fault")),
+        let code = fault.code;
+        return match code {
+            Fault::BREAK => Err(Broken::Connection),
+            Fault::HANG => Err(Broken::Server),
+            Fault::HALF => Ok(half(store, &parse(&asked.uri))),
             code => Ok(failure(code, "a fault")),
         };
     }
@@ -108,6 +120,22 @@ fn list(store: &mut Store, query: &Query) -> Response<Answer> {
         items.join(",")
     );
     json_answer(200, body)
+}
+
+/// The first half of a list, and then a connection that breaks.
+fn half(store: &mut Store, query: &Query) -> Response<Answer> {
+    let mut answer = list(store, query);
+    if let Answer::Whole(Some(text)) = answer.body() {
+        let (to, lines) = mpsc::unbounded_channel();
+        to.send(Ok(text.slice(..text.len() / 2))).unwrap();
+        // Not before the half has left.
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let _ = to.send(Err(io::Error::other("cut")));
+        });
+        *answer.body_mut() = Answer::Lines(lines);
+    }
+    answer
 }
 
 fn watch(store: &mut Store, query: &Query) -> Response<Answer> {

@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 pub use store::{Asked, Fault, Store};
 
@@ -31,6 +33,15 @@ pub struct ApiServer {
 impl ApiServer {
     /// Listens on a free port of 127.0.0.1.
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// With TLS: a certificate and its key, both PEM.
+    pub fn start_tls(certificate: &Path, key: &Path) -> Self {
+        Self::start_with(Some(serve::acceptor(certificate, key)))
+    }
+
+    fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let store = Arc::new(Mutex::new(Store::default()));
@@ -41,7 +52,7 @@ impl ApiServer {
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(serve::serve(listener, its, listening));
+            runtime.block_on(serve::serve(listener, tls, its, listening));
         });
         Self { store, up, address }
     }

@@ -1,6 +1,7 @@
 //! Connections.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -15,8 +16,12 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::answer::answer;
+use super::answer::{Broken, answer};
 use super::store::{Asked, Line, Store};
 
 /// An answer's body.
@@ -28,6 +33,7 @@ pub enum Answer {
 /// Accepts connections while it is up.
 pub async fn serve(
     first: std::net::TcpListener,
+    tls: Option<TlsAcceptor>,
     store: Arc<Mutex<Store>>,
     mut up: watch::Receiver<bool>,
 ) {
@@ -41,7 +47,7 @@ pub async fn serve(
         };
         tokio::select! {
             () = stopped => {}
-            () = accept(&listener, &store, &up) => {}
+            () = accept(&listener, &tls, &store, &up) => {}
         }
         drop(listener);
         if up.wait_for(|up| *up).await.is_err() {
@@ -51,26 +57,52 @@ pub async fn serve(
     }
 }
 
-async fn accept(listener: &TcpListener, store: &Arc<Mutex<Store>>, up: &watch::Receiver<bool>) {
+/// What presents a certificate.
+pub fn acceptor(certificate: &Path, key: &Path) -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(certificate).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            chain.map(Result::unwrap).collect(),
+            PrivateKeyDer::from_pem_file(key).unwrap(),
+        );
+    TlsAcceptor::from(Arc::new(config.unwrap()))
+}
+
+async fn accept(
+    listener: &TcpListener,
+    tls: &Option<TlsAcceptor>,
+    store: &Arc<Mutex<Store>>,
+    up: &watch::Receiver<bool>,
+) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
-        let (store, mut up) = (Arc::clone(store), up.clone());
+        let (tls, store, mut up) = (tls.clone(), Arc::clone(store), up.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = connection(stream, store) => {}
+                () = connection(stream, tls, store) => {}
                 _ = up.wait_for(|up| !up) => {}
             }
         });
     }
 }
 
-async fn connection(stream: TcpStream, store: Arc<Mutex<Store>>) {
+/// Ends without a word where that was wanted.
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, store: Arc<Mutex<Store>>) {
     stream.set_nodelay(true).unwrap();
     let service = service_fn(|request| respond(request, Arc::clone(&store)));
-    // Ends with an error where that was wanted.
-    let _ = http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let http = http1::Builder::new();
+    match tls {
+        None => drop(http.serve_connection(TokioIo::new(stream), service).await),
+        Some(tls) => {
+            if let Ok(stream) = tls.accept(stream).await {
+                let _ = http.serve_connection(TokioIo::new(stream), service).await;
+            }
+        }
+    }
 }
 
 async fn respond(
@@ -90,9 +122,16 @@ async fn respond(
         content_type,
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
     };
-    let mut store = store.lock().unwrap();
-    store.asked.push(asked.clone());
-    answer(&mut store, &asked, &authorization)
+    let answer = {
+        let mut store = store.lock().unwrap();
+        store.asked.push(asked.clone());
+        answer(&mut store, &asked, &authorization)
+    };
+    match answer {
+        Ok(answer) => Ok(answer),
+        Err(Broken::Connection) => Err(io::Error::other("a fault")),
+        Err(Broken::Server) => std::future::pending().await,
+    }
 }
 
 // === impl Answer ===

@@ -59,8 +59,19 @@ pub struct Fault {
     /// In path or query.
     pub part: &'static str,
     pub times: usize,
-    /// A status; 0 is a connection that breaks.
+    /// A status, or one of those below.
     pub code: u16,
+}
+
+// === impl Fault ===
+
+impl Fault {
+    /// The connection breaks.
+    pub const BREAK: u16 = 0;
+    /// No answer comes.
+    pub const HANG: u16 = 1;
+    /// Of a list, one half comes.
+    pub const HALF: u16 = 2;
 }
 
 // === impl Store ===

@@ -3,6 +3,16 @@
 use super::*;
 use apiserver::Fault;
 
+/// Gives up on what does not answer soon.
+fn impatient(options: Options) -> Options {
+    let pace = Pace {
+        patience: Duration::from_millis(100),
+        idle: Duration::from_millis(100),
+        ..options.pace
+    };
+    Options { pace, ..options }
+}
+
 #[test]
 fn the_nodes_name_is_found_out_by_the_pod() {
     scene(|api| async move {
@@ -112,10 +122,13 @@ fn refusals_and_broken_connections_are_tried_again() {
             ("GET", "/nodes?", 401),
             ("GET", "/nodes?", 403),
             ("GET", "/nodes?", 500),
-            ("GET", "/nodes?", 0),
+            ("GET", "/nodes?", Fault::BREAK),
+            ("GET", "/nodes?", Fault::HANG),
+            ("GET", "/nodes?", Fault::HALF),
             ("PATCH", "/status", 409),
             ("PATCH", "/status", 503),
-            ("PATCH", "/status", 0),
+            ("PATCH", "/status", Fault::BREAK),
+            ("PATCH", "/status", Fault::HANG),
         ] {
             api.store().faults.push(Fault {
                 method,
@@ -125,13 +138,11 @@ fn refusals_and_broken_connections_are_tried_again() {
             });
         }
         let conf = conf(V4);
-        let lease = open(&api)
-            .await
-            .lease(&conf, &me(&conf), None)
-            .await
-            .unwrap();
+        let options = impatient(options(&api.url()));
+        let mut directory = Kubernetes::open(options).await.unwrap();
+        let lease = directory.lease(&conf, &me(&conf), None).await.unwrap();
         assert_eq!(lease.v4, Some("10.244.1.0/24".parse().unwrap()));
-        assert_eq!(api.asked("PATCH", "").len(), 7);
+        assert_eq!(api.asked("PATCH", "").len(), 9);
         assert_eq!(api.annotations("me").len(), 4);
     });
 }
@@ -150,5 +161,62 @@ fn pain_21_a_server_that_is_not_there_yet() {
         };
         let (lease, ()) = tokio::join!(directory.lease(&conf, &of_me, None), later);
         assert!(lease.unwrap().v4.is_some());
+    });
+}
+
+#[test]
+fn a_watch_that_falls_silent_is_opened_anew() {
+    scene(|api| async move {
+        api.put(apiserver::node("me", &["10.244.1.0/24"]));
+        let mut running = run_with(impatient(options(&api.url())), V4).await;
+        running.until_complete().await;
+        // Nothing is said, not even a bookmark: a connection may be dead without a word.
+        eventually(|| api.asked("GET", "watch=true").len() >= 3).await;
+        assert_eq!(running.view.borrow().away, None);
+        api.put(peer(7));
+        running.until(|view| view.peers.len() == 1).await;
+    });
+}
+
+/// An authority, and a server's certificate of it, both in a directory.
+fn certificates(dir: &std::path::Path) {
+    testkit::sh(&format!(
+        "cd {}
+         key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
+         openssl req -x509 $key -days 2 -keyout ca.key -out ca.pem -subj /CN=ca 2>&1
+         openssl req $key -keyout server.key -out server.csr -subj /CN=server 2>&1
+         echo subjectAltName=IP:127.0.0.1 > server.ext
+         openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out server.pem \
+             -extfile server.ext 2>&1",
+        dir.display()
+    ));
+}
+
+#[test]
+fn tls_and_the_token_of_a_pod() {
+    scene(|_| async move {
+        let dir = tempfile::tempdir().unwrap();
+        certificates(dir.path());
+        let file = |name: &str| dir.path().join(name);
+        let api = ApiServer::start_tls(&file("server.pem"), &file("server.key"));
+        api.store().token = Some("secret".into());
+        api.put(apiserver::node("me", &["10.244.1.0/24"]));
+        let options = options(&format!("https://{}", api.address));
+
+        // Whose certificate is not known is not told anything.
+        let mut stranger = Kubernetes::open(options.clone()).await.unwrap();
+        let refused = tokio::time::timeout(Duration::from_millis(300), stranger.hints()).await;
+        assert!(refused.is_err() && api.asked("", "").is_empty());
+
+        // /run is the test's own, and what a pod is given is found there.
+        let account = std::path::Path::new("/run/secrets/kubernetes.io/serviceaccount");
+        std::fs::create_dir_all(account).unwrap();
+        std::fs::copy(file("ca.pem"), account.join("ca.crt")).unwrap();
+        std::fs::write(account.join("token"), "secret").unwrap();
+        std::fs::write(account.join("namespace"), "podwire").unwrap();
+        let mut running = run_with(options, V4).await;
+        running.until_complete().await;
+        api.put(peer(7));
+        running.until(|view| view.peers.len() == 1).await;
     });
 }

@@ -276,3 +276,34 @@ fn an_event_that_cannot_be_read_harms_its_own_node_only() {
 fn apiserver_line(what: &str, object: &Value) -> hyper::body::Bytes {
     format!("{{\"type\":\"{what}\",\"object\":{object}}}\n").into()
 }
+
+#[test]
+fn a_list_that_breaks_off_in_the_middle_counts_for_nothing() {
+    scene(|api| async move {
+        let mut running = started(&api).await;
+        api.store().faults.push(Fault {
+            method: "GET",
+            part: "/nodes?limit",
+            times: 3,
+            code: Fault::HALF,
+        });
+        {
+            let mut store = api.store();
+            store.cut_watches();
+            for number in 20..40 {
+                store.put(peer(number));
+            }
+            store.delete("n7");
+            store.compact();
+        }
+        let mut views = running.view.clone();
+        let mut sizes = Vec::new();
+        while !views.borrow_and_update().peers.contains_key("n39") {
+            sizes.push(views.borrow().peers.len());
+            views.changed().await.unwrap();
+        }
+        assert_eq!(views.borrow().peers.len(), 21);
+        assert!(sizes.iter().all(|size| *size == 2), "{sizes:?}");
+        running.until(|view| view.away.is_none()).await;
+    });
+}
