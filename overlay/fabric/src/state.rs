@@ -184,3 +184,6 @@ fn usual_metric(v6: bool) -> u32 {
 fn is_plain(found: &route::Route) -> bool {
     found.src.is_none() && found.mtu.is_none() && found.advmss.is_none()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,3 +5,4 @@ mod fixture;
 mod repair;
 mod shape;
 mod takeover;
+mod traffic;

@@ -50,7 +50,7 @@ struct Met {
 // === impl Way ===
 
 impl Way {
-    fn leg(self) -> Leg {
+    pub(super) fn leg(self) -> Leg {
         match self {
             Self::Tunnel { .. } => Leg::Tunnel,
             Self::Link { gw, oif } => Leg::Link { gw, oif },
@@ -175,7 +175,7 @@ impl Tables {
     }
 }
 
-/// The entries of a table whose keys are not wanted.
+/// The entries of a table whose keys are not wanted; none, without a look, if as many were met as it has.
 fn others<K: Eq + Hash, V>(
     table: &Table<K, V>,
     met: usize,
