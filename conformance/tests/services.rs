@@ -12,10 +12,16 @@ use testkit::{in_netns, in_netns_as_root};
 mod bed;
 #[path = "services/iptables.rs"]
 mod iptables;
+#[path = "scenes/multicast.rs"]
+mod multicast;
+#[path = "bed/network.rs"]
+mod network;
 #[path = "services/nftables.rs"]
 mod nftables;
 #[path = "services/outside.rs"]
 mod outside;
+#[path = "bed/raw.rs"]
+mod raw;
 
 use bed::{Bed, Heard, PodOf};
 

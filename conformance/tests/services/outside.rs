@@ -7,8 +7,11 @@ use conformance::fleet::{Node, OUTSIDE, OUTSIDE6, Space};
 use testkit::{in_netns, in_netns_as_root};
 
 use crate::bed::{Bed, PATIENCE, PodOf, ask, try_to_ask};
+use crate::multicast::{self, Echoes};
 use crate::{TARGET_PORT, iptables, nftables};
 
+/// The pod that is looked at.
+const HOST: u8 = 9;
 /// A packet that is to be dropped is waited for this long.
 const A_MOMENT: Duration = Duration::from_millis(200);
 
@@ -66,10 +69,26 @@ fn everything_passes(bed: &Bed, local: &PodOf, node: &Node) {
             [seen; 2],
             "the node's address"
         );
+        let echoes = outside.run(|| Echoes::listen(ip.is_ipv4())).unwrap();
         assert!(pings(&local.space, &ip.to_string(), "2"), "ICMP to {ip}");
+        assert_eq!(echoes.next_source(), seen, "of an echo request");
     }
     for endpoint in &bed.endpoints {
         assert_eq!(ask(&local.space, endpoint.ip, TARGET_PORT).client, local.ip);
+    }
+    // To a group outside, by a multicast router on the node: unchanged.
+    for (own, group) in [
+        (IpAddr::from(local.ip), "239.1.2.3"),
+        (node.pods6(HOST).into(), "ff05::1:3"),
+    ] {
+        let group: IpAddr = group.parse().unwrap();
+        let heard = outside.run(|| multicast::join(group, "eth0")).unwrap();
+        let _router = node
+            .space
+            .run(|| multicast::Router::start(own, group, "cni0", "eth0"))
+            .unwrap();
+        local.space.run(|| multicast::send(own, group)).unwrap();
+        assert_eq!(multicast::source(&heard), own, "to a group");
     }
     let v6_of_another = bed.fleet.nodes[2].pods6(2).to_string();
     assert!(pings(&local.space, &v6_of_another, "2"));
@@ -90,7 +109,7 @@ fn nothing_passes(bed: &Bed, local: &PodOf) {
 fn scene_6(forbid: &[&str]) {
     let bed = Bed::new();
     let node = &bed.fleet.nodes[0];
-    let local = PodOf::by_hand(node, 9);
+    let local = PodOf::by_hand(node, HOST);
     for forbidden in forbid {
         for node in &bed.fleet.nodes {
             node.space.sh(forbidden).unwrap();
