@@ -50,7 +50,7 @@ const TABLE: &str = r#"table inet podwire-overlay {
 
 /// Rule 17: a table of our own, no chain and no table of flannel's.
 #[test]
-fn the_table_is_as_the_documents_have_it() {
+fn rule_17_a_table_of_our_own_as_the_documents_have_it() {
     in_netns(|| {
         let mut netfilter = Netfilter::unopened();
         let faults = check(&mut netfilter, &rules()).unwrap();

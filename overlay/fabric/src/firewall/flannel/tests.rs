@@ -154,17 +154,17 @@ fn chains_are_taken_over(kind: &str) {
 }
 
 #[test]
-fn chains_of_iptables_nft_are_taken_over() {
+fn rule_17_chains_of_iptables_nft_are_taken_over() {
     in_netns(|| chains_are_taken_over("nft"));
 }
 
 #[test]
-fn chains_of_iptables_legacy_are_taken_over() {
+fn rule_17_chains_of_iptables_legacy_are_taken_over() {
     in_netns_as_root(|| chains_are_taken_over("legacy"));
 }
 
 #[test]
-fn tables_are_taken_over() {
+fn rule_17_tables_are_taken_over() {
     in_netns(|| {
         std::fs::write("/run/tables", TABLES).unwrap();
         sh("nft -f /run/tables; nft add table ip flannel-ipv44");
@@ -173,6 +173,25 @@ fn tables_are_taken_over() {
             sh("nft list tables"),
             "table ip flannel-ipv44\ntable inet podwire-overlay\n"
         );
+    });
+}
+
+/// What a flanneld does at its start, in either mode: it clears its chains, and deletes its tables.
+#[test]
+fn rule_17_a_flanneld_that_starts_touches_nothing_of_ours() {
+    in_netns(|| {
+        let mut netfilter = Netfilter::unopened();
+        flannel_was_here("nft");
+        std::fs::write("/run/tables", TABLES).unwrap();
+        sh("nft -f /run/tables; iptables-nft -P FORWARD DROP");
+        ensure(&mut netfilter, &rules()).unwrap();
+        sh("for p in iptables-nft ip6tables-nft; do
+                $p -t nat -F FLANNEL-POSTRTG; $p -t nat -D POSTROUTING 2; $p -t nat -X FLANNEL-POSTRTG
+                $p -F FLANNEL-FWD; $p -D FORWARD 2; $p -X FLANNEL-FWD
+            done; nft delete table ip flannel-ipv4; nft delete table ip6 flannel-ipv6");
+        assert!(!listed("nft").contains("flannel"));
+        assert_eq!(check(&mut netfilter, &rules()).unwrap(), [""; 0]);
+        assert!(!ensure(&mut netfilter, &rules()).unwrap());
     });
 }
 

@@ -66,7 +66,7 @@ fn met(before: &[u64], family: usize) -> Met {
 }
 
 #[test]
-fn each_packet_meets_its_rule() {
+fn item_8_each_packet_meets_its_rule() {
     in_netns(|| {
         let node = Node::new();
         ensure(&mut Netfilter::unopened(), &rules()).unwrap();
@@ -120,7 +120,7 @@ fn each_packet_meets_its_rule() {
 
 /// A NodePort without a mark (an external load balancer's DNAT, say): the answer must come back through this node.
 #[test]
-fn a_redirected_packet_of_the_world_is_masqueraded() {
+fn item_8_a_redirected_packet_of_the_world_is_masqueraded() {
     in_netns(|| {
         let node = Node::new();
         ensure(&mut Netfilter::unopened(), &rules()).unwrap();
@@ -152,7 +152,7 @@ fn a_redirected_packet_of_the_world_is_masqueraded() {
 
 /// What kube-proxy marks it masquerades itself, in a chain of its own; other tools have other bits of the mark.
 #[test]
-fn what_kube_proxy_marked_is_left_to_it() {
+fn item_8_what_kube_proxy_marked_is_left_to_it() {
     in_netns(|| {
         let node = Node::new();
         ensure(&mut Netfilter::unopened(), &rules()).unwrap();
@@ -186,7 +186,7 @@ fn what_kube_proxy_marked_is_left_to_it() {
 
 /// From a pod's address to a group: unchanged. A packet to a group leaves by the interface that has its source address.
 #[test]
-fn multicast_keeps_its_source() {
+fn item_8_multicast_keeps_its_source() {
     in_netns(|| {
         let node = Node::new();
         sh(
