@@ -166,3 +166,51 @@ fn endpoints_that_make_no_sense_are_refused_at_once() {
         );
     }
 }
+
+/// One of three members, after two: it answers, but nothing it says can be relied on.
+#[test]
+fn a_member_without_leader_is_as_good_as_none() {
+    testkit::in_netns(|| {
+        let member = |name: &str| {
+            let (client, peer) = (
+                format!("http://127.0.0.1:100{name}"),
+                format!("http://127.0.0.1:200{name}"),
+            );
+            let cluster = (1..=3).map(|n| format!("{n}=http://127.0.0.1:200{n}"));
+            let cluster = cluster.collect::<Vec<_>>().join(",");
+            let dir = format!("/run/etcd-{name}");
+            let args = [
+                ["--name", name],
+                ["--data-dir", &dir],
+                ["--listen-client-urls", &client],
+                ["--advertise-client-urls", &client],
+                ["--listen-peer-urls", &peer],
+                ["--initial-advertise-peer-urls", &peer],
+                ["--initial-cluster", &cluster],
+            ];
+            Server::start("http", args.as_flattened())
+        };
+        block_on(async {
+            let mut members = ["1", "2", "3"].map(member);
+            let url = "http://127.0.0.1:1001";
+            let mut admin = admin_at(url).await;
+            put(&mut admin, "config", V4).await;
+            put(&mut admin, "subnets/10.5.9.0-24", value(9)).await;
+            let options = Options {
+                endpoints: vec![url.into()],
+                ..options()
+            };
+            let mut node = Node::start(options, me(1), Some(lease("10.5.1.0/24"))).await;
+            node.sees_peers(&["10.5.9.0-24"]).await;
+            for member in &mut members[1..] {
+                member.kill();
+            }
+            let view = node.sees("away", |view| view.away.is_some()).await;
+            assert_eq!(view.peers.len(), 1);
+            members[1].revive();
+            node.sees_peers(&["10.5.9.0-24"]).await;
+            put(&mut admin, "subnets/10.5.8.0-24", value(8)).await;
+            node.sees_peers(&["10.5.8.0-24", "10.5.9.0-24"]).await;
+        });
+    });
+}

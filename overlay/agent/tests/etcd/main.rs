@@ -10,6 +10,7 @@
 )]
 
 mod away;
+mod chaos;
 mod follow;
 mod hostile;
 mod keep;

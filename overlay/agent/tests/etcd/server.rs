@@ -81,7 +81,7 @@ pub async fn admin() -> Client {
     admin_at(URL).await
 }
 
-async fn admin_at(url: &str) -> Client {
+pub async fn admin_at(url: &str) -> Client {
     loop {
         let client = Client::connect([url], None).await.unwrap();
         let mut kv = client.kv_client();

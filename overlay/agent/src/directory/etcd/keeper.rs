@@ -35,11 +35,45 @@ pub(super) struct Keeper {
     settle_at: Option<Instant>,
     keep_at: Instant,
     every: Duration,
-    /// Pauses between corrections of what others did to it: two that both believe it theirs must not race.
-    interference: Backoff,
-    corrected: Option<Instant>,
-    not_before: Instant,
+    /// Corrections of what others write to it: two that both believe it theirs must not race.
+    rewrites: Pace,
+    /// And when they delete it. Without it the others lose us; so its pauses stay short.
+    creations: Pace,
     trouble: Backoff,
+}
+
+/// How often something is done because others interfere: at once at first, then with longer pauses.
+#[derive(Debug)]
+struct Pace {
+    pauses: Backoff,
+    last: Option<Instant>,
+    next: Instant,
+}
+
+// === impl Pace ===
+
+impl Pace {
+    fn new(first: Duration, longest: Duration) -> Self {
+        Self {
+            pauses: Backoff::new(first, longest),
+            last: None,
+            next: Instant::now(),
+        }
+    }
+
+    /// Now, or when.
+    fn step(&mut self) -> Result<(), Instant> {
+        let now = Instant::now();
+        if now < self.next {
+            return Err(self.next);
+        }
+        if self.last.is_some_and(|last| now - last > PEACE) {
+            self.pauses.reset();
+        }
+        self.last = Some(now);
+        self.next = now + self.pauses.step();
+        Ok(())
+    }
 }
 
 // === impl Keeper ===
@@ -57,9 +91,8 @@ impl Keeper {
             settle_at: None,
             keep_at: now + every,
             every,
-            interference: Backoff::new(Duration::from_millis(100), Duration::from_secs(60)),
-            corrected: None,
-            not_before: now,
+            rewrites: Pace::new(Duration::from_millis(100), Duration::from_secs(60)),
+            creations: Pace::new(Duration::from_millis(20), Duration::from_secs(1)),
             trouble: Backoff::new(Duration::from_millis(200), Duration::from_secs(30)),
         }
     }
@@ -170,11 +203,22 @@ impl Keeper {
         };
         let interfered = known.is_none() || known != self.own.stamp;
         if interfered && self.lost.is_none() {
-            if Instant::now() < self.not_before {
-                self.settle_at = Some(self.not_before);
+            let pace = match known {
+                Some(_) => &mut self.rewrites,
+                None => &mut self.creations,
+            };
+            if let Err(later) = pace.step() {
+                self.settle_at = Some(later);
                 return Ok(());
             }
-            self.correct(known.is_some());
+            let key = &self.own.key;
+            match known {
+                Some(_) => warn!(
+                    key,
+                    "our lease in etcd does not say what we are; it is written anew. Does another agent run with this node's address?"
+                ),
+                None => warn!(key, "our lease in etcd is gone; it is made again"),
+            }
         }
         let session = reach.session(options).await?;
         match self.own.write(session, &self.me, known, None).await? {
@@ -186,28 +230,10 @@ impl Keeper {
             }
             Written::Found(entry) => {
                 self.entry = entry;
-                self.settle_at = Some(Instant::now() + self.interference.step());
+                self.settle_at = Some(Instant::now());
             }
         }
         Ok(())
-    }
-
-    /// Somebody did something to our key, and we are about to set it right.
-    fn correct(&mut self, there: bool) {
-        let now = Instant::now();
-        if self.corrected.is_some_and(|at| now - at > PEACE) {
-            self.interference.reset();
-        }
-        self.corrected = Some(now);
-        self.not_before = now + self.interference.step();
-        let key = &self.own.key;
-        match there {
-            true => warn!(
-                key,
-                "our lease in etcd does not say what we are; it is written anew. Does another agent run with this node's address?"
-            ),
-            false => warn!(key, "our lease in etcd is gone; it is made again"),
-        }
     }
 
     async fn keep(&mut self, reach: &mut Reach, options: &Options) -> Result<(), Trouble> {
