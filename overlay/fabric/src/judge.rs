@@ -66,7 +66,8 @@ pub fn judge<'a>(
 ) -> Judged<'a> {
     let kind = own.backend.kind();
     let mut judged = Judged::default();
-    let mut candidates: Vec<Accepted<'a>> = Vec::new();
+    let peers = peers.into_iter();
+    let mut candidates: Vec<Accepted<'a>> = Vec::with_capacity(peers.size_hint().0);
     for (key, peer) in peers {
         if peer.kind == kind {
             let (v4, v6) = (None, None);

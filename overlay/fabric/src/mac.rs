@@ -1,8 +1,9 @@
 //! The MAC of this node's VTEP, which stays the same for ever: peers that miss a change send into the void.
 //!
-//! It is that of the device while there is one; of a device that is gone, what the directory remembers that we
-//! published; else what a file on this node says, which also outlives a directory that forgets. Only a node that never
-//! had one gets a new one.
+//! What the directory remembers that we published comes first: the others have that. A directory may forget, so there
+//! is a file on this node as well. Only a node that has neither takes the MAC that its device has, as one that flanneld
+//! made; so somebody who changes a living device's MAC is not followed ([`crate::converge`] sets it back). A node that
+//! never had one gets a new one.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -38,9 +39,9 @@ pub enum MacError {
     },
 }
 
-/// The MAC for a device, which is kept in the file from now on: that of the device if it is there, else what the
-/// directory remembers (`hint`), else what the file says, else a fresh one. One that no interface can have is none; a
-/// file that holds anything else is as good as absent.
+/// The MAC for a device, which is kept in the file from now on: what the directory remembers (`hint`), else what the
+/// file says, else that of the device, else a fresh one. One that no interface can have is none; a file that holds
+/// anything else is as good as absent.
 ///
 /// # Errors
 /// The kernel does not tell, or the file cannot be read or written.
@@ -50,11 +51,16 @@ pub fn choose(
     hint: Option<Mac>,
     file: &Path,
 ) -> Result<Mac, MacError> {
-    let living = vxlan::get(sock, device)?.and_then(|(link, _)| link.mac);
     let kept = kept(file)?;
-    let known = [living, hint, kept];
-    let mac = known.into_iter().flatten().find(|mac| is_somebodys(*mac));
-    let mac = mac.unwrap_or_else(Mac::random_local);
+    let known = [hint, kept].into_iter().flatten();
+    let mac = match known.into_iter().find(|mac| is_somebodys(*mac)) {
+        Some(mac) => mac,
+        None => {
+            let living = vxlan::get(sock, device)?.and_then(|(link, _)| link.mac);
+            let living = living.filter(|mac| is_somebodys(*mac));
+            living.unwrap_or_else(Mac::random_local)
+        }
+    };
     if kept != Some(mac) {
         let text = format!("{mac}\n");
         file::replace(file, text.as_bytes(), 0o644).map_err(|source| MacError::Keep {
@@ -106,13 +112,17 @@ mod tests {
             // What was published counts for more: the others have that.
             assert_eq!(choose(Some(A)), A);
             assert_eq!(choose(None), A);
+            assert_eq!(choose(Some(Mac::default())), A, "nobody's");
+            // Somebody changed it on the living device.
             sh(&format!(
                 "ip link add flannel.1 address {B} type vxlan id 1 dstport 8472"
             ));
-            assert_eq!(choose(Some(A)), B);
+            assert_eq!((choose(Some(A)), choose(None)), (A, A));
+            // A device that flanneld made, on a node that never was ours.
+            fs::remove_file(file).unwrap();
+            assert_eq!(choose(None), B);
             sh("ip link del flannel.1");
             assert_eq!(choose(None), B);
-            assert_eq!(choose(Some(Mac::default())), B, "nobody's");
             for torn in ["", "2a:00", "\u{0}\u{0}\u{0}", "01:00:00:00:00:00"] {
                 fs::write(file, torn).unwrap();
                 let fresh = choose(None);
@@ -120,6 +130,7 @@ mod tests {
                 assert_eq!(choose(None), fresh);
             }
             // Not of a device that happens to have the name.
+            fs::remove_file(file).unwrap();
             sh(&format!("ip link add flannel.1 address {A} type bridge"));
             assert_ne!(choose(None), A);
         });

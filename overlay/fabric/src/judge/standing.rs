@@ -99,7 +99,8 @@ impl Stood {
     }
 
     fn take(&mut self, peer: &Accepted<'_>) {
-        if !self.says_the_same(peer.peer) {
+        let theirs = |said: &Arc<Peer>| Arc::ptr_eq(said, peer.peer);
+        if !self.said.as_ref().is_some_and(theirs) {
             self.said = Some(Arc::clone(peer.peer));
         }
         self.sites = [peer.v4, peer.v6];
