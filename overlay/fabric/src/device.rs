@@ -47,15 +47,9 @@ pub(crate) fn ensure(sock: &mut Socket, own: &Own, v6: bool) -> Result<Option<De
     };
     let mtu = own.device_mtu(v6);
     let mut device = Device::default();
-    let link = match vxlan::get(sock, &name)? {
-        Some((link, found)) if adopt(sock, &link, &found, &wanted, &mut device)? => link,
-        there => {
-            if there.is_some() {
-                sock.request(link::del(&name))?;
-            }
-            device.added = true;
-            make(sock, &name, side, mtu, &wanted)?
-        }
+    let link = match living(sock, &name, &wanted, &mut device)? {
+        Some(link) => link,
+        None => make(sock, &name, side, mtu, &wanted, &mut device)?,
     };
     device.index = link.index;
     device.changed += settle(sock, &link, side)?;
@@ -73,6 +67,23 @@ pub(crate) fn ensure(sock: &mut Socket, own: &Own, v6: bool) -> Result<Option<De
     Ok(Some(device))
 }
 
+/// The device that is there, as wanted now; `None` if there is none, or was one that could not be changed.
+fn living(
+    sock: &mut Socket,
+    name: &str,
+    wanted: &vxlan::Vxlan,
+    device: &mut Device,
+) -> Result<Option<Link>, NlError> {
+    let Some((link, found)) = vxlan::get(sock, name)? else {
+        return Ok(None);
+    };
+    if adopt(sock, &link, &found, wanted, device)? {
+        return Ok(Some(link));
+    }
+    sock.request(link::del(link.index))?;
+    Ok(None)
+}
+
 /// Makes the device, in place of one of another kind if need be.
 fn make(
     sock: &mut Socket,
@@ -80,19 +91,26 @@ fn make(
     side: &OwnSide,
     mtu: u32,
     wanted: &vxlan::Vxlan,
+    device: &mut Device,
 ) -> Result<Link, NlError> {
     let add = || vxlan::add(name, side.mac, Some(mtu), wanted);
     match sock.request(add()) {
-        Err(e) if e.is(Errno::EEXIST) && link::get(sock, name)?.is_some() => {
-            sock.run(&Batch::from_iter([link::del(name), add()]))?;
+        Err(e) if e.is(Errno::EEXIST) => {
+            // Another process (a plugin, the agent) was quicker.
+            if let Some(link) = living(sock, name, wanted, device)? {
+                return Ok(link);
+            }
+            if link::get(sock, name)?.is_some() {
+                sock.request(link::del(name))?;
+            }
+            sock.request(add())?;
         }
         other => other?,
     }
+    device.added = true;
     let gone = || {
-        NlError::new(
-            format!("look up {name}, made just now"),
-            Errno::ENODEV as i32,
-        )
+        let step = format!("look up {name}, made just now");
+        NlError::new(step, Errno::ENODEV as i32)
     };
     link::get(sock, name)?.ok_or_else(gone)
 }
@@ -171,7 +189,14 @@ fn address(sock: &mut Socket, index: u32, side: &OwnSide) -> Result<usize, NlErr
             batch.push(addr::del(index, found.net));
         }
     }
-    sock.run(&batch)?;
+    // Another process may have been quicker.
+    let done = [Errno::EEXIST, Errno::EADDRNOTAVAIL];
+    for outcome in sock.run_all(&batch)? {
+        match outcome {
+            Err(e) if !done.iter().any(|errno| e.is(*errno)) => return Err(e),
+            _ => {}
+        }
+    }
     Ok(batch.len())
 }
 

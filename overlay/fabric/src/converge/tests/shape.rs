@@ -162,3 +162,26 @@ fn many_peers_go_by_next_hop_objects_and_those_before_stay_as_they_are() {
         assert_eq!(count("ip nexthop show"), 5);
     });
 }
+
+/// The plugin of several pods at once, and the agent: whoever comes second finds what the first has made.
+#[test]
+fn several_at_once_make_one_device() {
+    in_netns(|| {
+        let node = Node::new();
+        for _ in 0..10 {
+            let start = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let mut fabric = node.fabric();
+                        start.wait();
+                        converge(&mut fabric, &peers(0..20));
+                    });
+                }
+            });
+            let mut fabric = node.fabric();
+            assert_eq!(counts(&converge(&mut fabric, &peers(0..20))), NOTHING);
+            fabric.remove().unwrap();
+        }
+    });
+}
