@@ -1,6 +1,6 @@
 //! Scenes 5 and 6: services over the overlay, with kube-proxy's own rules in both its flavours, and what pods say to the
-//! world. Three nodes and somebody outside, each a network namespace; the overlay is flannel's, made by hand; masquerade
-//! and forward rules are ours, in nf_tables in each case.
+//! world. Three nodes and somebody outside, each a network namespace; two nodes are ours, the third is as flannel makes
+//! one. Masquerade and forward rules are ours on each, in nf_tables in each case.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;

@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use conformance::fleet::{Fleet, NETWORK, NETWORK6, Node, Space};
+use conformance::fleet::{Fleet, NETWORK, NETWORK6, Node, Space, VNI};
 use fabric::firewall::{self, Prefixes, Rules};
+use fabric::{Backend, Fabric, Kind, Others, Own, OwnSide, Parent, Peer, Peers, Site, Vtep, Vxlan};
 use libcni::kernel::nft::Netfilter;
+use libcni::kernel::{Mac, link};
+use libcni::nl::{ROUTE, Socket};
 use serde_json::Value;
 
 use crate::{CLUSTER_IP, NODE_PORT, PORT, TARGET_PORT};
@@ -50,8 +54,13 @@ impl Bed {
     /// Without any packet filtering.
     pub fn new() -> Bed {
         let fleet = Fleet::new(3).unwrap();
-        for node in &fleet.nodes {
-            node.vxlan_by_hand(&fleet.nodes).unwrap();
+        // As in a cluster that is moving over: two nodes are ours, the other's overlay is as flannel makes it.
+        for (number, node) in fleet.nodes.iter().enumerate() {
+            if number == 1 {
+                node.vxlan_by_hand(&fleet.nodes).unwrap();
+            } else {
+                node.space.run(|| converge(node, &fleet)).unwrap();
+            }
         }
         let nodes = fleet.nodes.iter();
         let endpoints = nodes
@@ -95,6 +104,66 @@ impl Bed {
             .space
             .run(|| firewall::ensure(&mut Netfilter::unopened(), &rules));
         ensured.unwrap().unwrap()
+    }
+}
+
+/// Our own overlay on a node; the calling thread is there.
+fn converge(node: &Node, fleet: &Fleet) {
+    let mut sock = Socket::open(ROUTE).unwrap();
+    let eth0 = link::get(&mut sock, "eth0").unwrap().unwrap();
+    let side = |network: &str, subnet: String, v6| OwnSide {
+        network: network.parse().unwrap(),
+        subnet: subnet.parse().unwrap(),
+        local: address(node, v6),
+        mac: Mac::parse(&node.mac(v6)).unwrap(),
+    };
+    let own = Own {
+        backend: Backend::Vxlan(Vxlan::default()),
+        parent: Parent {
+            index: eth0.index,
+            name: eth0.name,
+            mtu: eth0.mtu,
+            v4: Some(node.address()),
+            v6: Some(node.address6()),
+        },
+        v4: Some(side(NETWORK, node.subnet(), false)),
+        v6: Some(side(NETWORK6, node.subnet6(), true)),
+    };
+    let site = |node: &Node, subnet: String, v6| Site {
+        subnet: subnet.parse().unwrap(),
+        public_ip: address(node, v6),
+        vtep: Some(Vtep {
+            mac: Mac::parse(&node.mac(v6)).unwrap(),
+            vni: Some(VNI),
+        }),
+    };
+    let others = fleet.nodes.iter().filter(|other| other.name != node.name);
+    let peers: Peers = others
+        .map(|other| {
+            let peer = Peer {
+                name: other.name.clone(),
+                kind: Kind::Vxlan,
+                v4: Some(site(other, other.subnet(), false)),
+                v6: Some(site(other, other.subnet6(), true)),
+            };
+            (other.name.clone(), Arc::new(peer))
+        })
+        .collect();
+    let report = Fabric::open(own)
+        .unwrap()
+        .converge(&peers, Others::Remove)
+        .unwrap();
+    assert!(
+        report.failed.is_empty() && report.refused.is_empty(),
+        "{report:?}"
+    );
+}
+
+fn address(node: &Node, v6: bool) -> IpAddr {
+    if v6 {
+        node.address6().into()
+    } else {
+        node.address().into()
     }
 }
 
