@@ -102,8 +102,8 @@ pub enum FirewallError {
     },
 }
 
-/// Makes the rules stand; returns whether anything had to be changed. Where nothing has to, it reads (some 50 µs) and
-/// leaves everything as it is.
+/// Makes the rules stand; returns whether anything had to be changed. Where nothing has to, it reads (some 25
+/// system calls, 0.1 ms) and leaves everything as it is.
 ///
 /// Call it again whenever somebody changed rules (nf_tables notifies of each transaction), and now and then for the
 /// chains of iptables-legacy, which nobody notifies of.

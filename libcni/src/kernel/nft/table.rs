@@ -10,8 +10,12 @@ const NFT_MSG_DELTABLE: u16 = 2;
 
 /// The table's name in messages about chains, rules, sets and elements; `NFTA_TABLE_NAME` itself too.
 const NFTA_TABLE: u16 = 1;
+const NFTA_TABLE_FLAGS: u16 = 2;
 const NFTA_TABLE_USE: u16 = 3;
 const NFTA_TABLE_USERDATA: u16 = 6;
+
+/// `NFT_TABLE_F_DORMANT`
+const DORMANT: u32 = 1;
 
 /// `NLM_F_NONREC`, for deletions: not with what is in it. Linux 4.15.
 const NONREC: u16 = 0x100;
@@ -64,10 +68,23 @@ impl<'a> Table<'a> {
 
     /// How many chains, sets and other objects are in it; `None` if it does not exist.
     pub fn uses(&self, netfilter: &mut Netfilter) -> Result<Option<u32>, NlError> {
+        Ok(self.state(netfilter)?.map(|(uses, _)| uses))
+    }
+
+    /// The same, and whether packets pass it by (`flags dormant`).
+    pub fn state(&self, netfilter: &mut Netfilter) -> Result<Option<(u32, bool)>, NlError> {
         let message = self.request(NFT_MSG_GETTABLE, 0, ["read table ", self.name].concat());
         netfilter.find(message, |reply| {
-            let uses = attributes(&reply).find(NFTA_TABLE_USE);
-            uses.and_then(attr::be32).unwrap_or_default()
+            let number = |kind| {
+                attributes(&reply)
+                    .find(kind)
+                    .and_then(attr::be32)
+                    .unwrap_or_default()
+            };
+            (
+                number(NFTA_TABLE_USE),
+                number(NFTA_TABLE_FLAGS) & DORMANT != 0,
+            )
         })
     }
 
@@ -75,7 +92,8 @@ impl<'a> Table<'a> {
         self.family
     }
 
-    pub(super) fn name(&self) -> &'a str {
+    /// Its name.
+    pub fn name(&self) -> &'a str {
         self.name
     }
 

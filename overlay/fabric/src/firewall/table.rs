@@ -50,19 +50,32 @@ pub(super) fn check(
     netfilter: &mut Netfilter,
     rules: &Rules,
 ) -> Result<Vec<String>, FirewallError> {
-    let name = rules.named(TABLE, "/");
+    let (name, wanted) = (rules.named(TABLE, "/"), wanted(rules));
     let table = Table::new(Family::Inet, &name);
+    look(netfilter, table, &wanted).map_err(|source| FirewallError::Kernel { what: WHAT, source })
+}
+
+/// What is wrong, for people.
+fn look(
+    netfilter: &mut Netfilter,
+    table: Table<'_>,
+    wanted: &[Wanted],
+) -> Result<Vec<String>, NlError> {
     let mut faults = Vec::new();
-    for chain in wanted(rules) {
-        let stands = chain
-            .stands(netfilter, table)
-            .map_err(|source| FirewallError::Kernel { what: WHAT, source })?;
-        if !stands {
+    for chain in wanted {
+        if !chain.stands(netfilter, table)? {
             faults.push(format!(
-                "chain {} of table inet {name} is missing or was changed",
-                chain.name
+                "chain {} of table inet {} is missing or was changed",
+                chain.name,
+                table.name()
             ));
         }
+    }
+    if faults.is_empty() && !stands(netfilter, table, wanted)? {
+        faults.push(format!(
+            "table inet {} is dormant, or has more in it",
+            table.name()
+        ));
     }
     Ok(faults)
 }
@@ -86,9 +99,9 @@ pub(super) fn add(
 /// These chains, and nothing else? Nothing wanted is no table.
 fn stands(netfilter: &mut Netfilter, table: Table<'_>, wanted: &[Wanted]) -> Result<bool, NlError> {
     let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
-    match table.uses(netfilter)? {
+    match table.state(netfilter)? {
         None => return Ok(wanted.is_empty()),
-        Some(uses) if wanted.is_empty() || uses != count => return Ok(false),
+        Some((uses, dormant)) if wanted.is_empty() || uses != count || dormant => return Ok(false),
         Some(_) => {}
     }
     for chain in wanted {

@@ -115,6 +115,7 @@ fn the_table_is_restored_and_otherwise_not_touched() {
         for damage in [
             "flush ruleset",
             "flush table inet podwire-overlay",
+            "add table inet podwire-overlay { flags dormant; }",
             "flush chain inet podwire-overlay forwarding",
             "delete chain inet podwire-overlay masquerading",
             "insert rule inet podwire-overlay masquerading accept",
@@ -130,6 +131,10 @@ fn the_table_is_restored_and_otherwise_not_touched() {
                 .unwrap();
             let handle = first.rsplit(' ').next().unwrap();
             sh(&format!("nft '{}'", damage.replace("HANDLE", handle)));
+            assert!(
+                !check(&mut netfilter, &rules()).unwrap().is_empty(),
+                "{damage}"
+            );
             assert!(ensure(&mut netfilter, &rules()).unwrap(), "{damage}");
             assert_eq!(sh("nft --stateless list ruleset"), TABLE, "{damage}");
         }
