@@ -16,8 +16,10 @@ OUT     = $(or $(CARGO_TARGET_DIR),target)/$(HOST)
 STATIC  = -C target-feature=+crt-static
 # What rust-lld, the toolchain's own linker on x86-64, takes off a static executable: 110 KB.
 SMALL-x86_64-unknown-linux-gnu = $(patsubst %,-C link-arg=-Wl$(comma)%,--icf=all --pack-dyn-relocs=relr -znoseparate-code -O2)
+# What it takes off one that does not unwind: 160 KB more.
+NO-UNWIND-x86_64-unknown-linux-gnu = -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,-T,$(CURDIR)/plugins/small.ld
 comma   := ,
-BUILD   = RUSTFLAGS='$(STATIC) $(SMALL-$(HOST))' cargo build --locked --target $(HOST)
+BUILD   = RUSTFLAGS='$(STATIC) $(SMALL-$(HOST)) $(FLAGS)' cargo build --locked --target $(HOST)
 
 # Debian packages, each behind the file that shows it is there.
 NEEDS := \
@@ -50,6 +52,7 @@ NEEDS := \
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
+build: FLAGS = $(NO-UNWIND-$(HOST))
 build: ## Static executables of every plugin and tool, in dist/bin (which can serve as a CNI_PATH)
 	$(BUILD) --profile plugin $(patsubst %,--package %,$(filter-out flannel,$(PLUGINS)) $(TOOLS))
 	@cp -f $(OUT)/plugin/overlay $(OUT)/plugin/flannel # the same under the name that configurations have
