@@ -3,6 +3,7 @@
 //! There is one way in for everything, start, change, repair, take-over: state what should be, find what differs, send
 //! that. What is right already is not touched, so no packet between others is lost whatever happens to a peer.
 
+mod look;
 mod release;
 mod send;
 mod want;

@@ -1,16 +1,18 @@
 //! The plugin's keys, and the configuration its delegate gets. Pure.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use fabric::SubnetEnv;
+use fabric::{SubnetEnv, Vxlan};
 use libcni::plugin::Call;
 use libcni::spec::error::CniError;
-use libcni::spec::invalid_config;
-use libcni::spec::json::{Fields, Node};
+use libcni::spec::json::{FieldError, Fields, Node};
+use libcni::spec::{IpNetwork, invalid_config, parse_cidr, parse_ip};
 
 const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 const DATA_DIR: &str = "/var/lib/cni/flannel";
 const DELEGATE: &str = "bridge";
+const MAC_FILE: &str = "/var/lib/cni/podwire/vtep.mac";
 
 /// Where things are; all that DEL needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +21,116 @@ pub struct Places {
     pub subnet_file: PathBuf,
     /// `dataDir`: one file per attachment, the delegate's configuration.
     pub data_dir: PathBuf,
+}
+
+/// The keys of a node without an agent: there with `vxlan`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Embedded {
+    /// `vxlan`
+    pub vxlan: Vxlan,
+    /// `network` and `networks`: all pods of all nodes, one of each family at most; IPv4 is there.
+    pub networks: Vec<IpNetwork>,
+    /// `subnet`: this node's, unless its entry is to be found by its address.
+    pub subnet: Option<IpNetwork>,
+    /// The same of IPv6, for a node without an entry.
+    pub subnet_v6: Option<IpNetwork>,
+    /// `peersFile`
+    pub peers_file: PathBuf,
+    /// `iface`: names or addresses, the first that fits.
+    pub ifaces: Vec<String>,
+    /// `publicIP`
+    pub public_ip: Option<IpAddr>,
+    /// `publicIPv6`
+    pub public_ipv6: Option<IpAddr>,
+    /// `macFile`: where the VTEP's MAC is kept if the node has no entry.
+    pub mac_file: PathBuf,
+    /// `ipMasq`
+    pub ip_masq: bool,
+}
+
+const CIDR: &str = "a network such as 10.244.0.0/16";
+
+impl Embedded {
+    /// Reads the keys; `None` without `vxlan`.
+    ///
+    /// # Errors
+    /// A wrong type or value, or a key that is missing: code 7.
+    pub fn of(conf: &Node) -> Result<Option<Self>, CniError> {
+        let fields = Fields::of(conf, "")?;
+        let Some(vxlan) = fields.fields("vxlan")? else {
+            return Ok(None);
+        };
+        let text =
+            |key: &str| Ok::<_, FieldError>(fields.str(key)?.filter(|text| !text.is_empty()));
+        let [network, networks] = ["network", "networks"].map(|key| cidrs(&fields, key));
+        let networks = [network?, networks?].concat();
+        let [subnet, subnet_v6] = two(&cidrs(&fields, "subnet")?, "subnet")?;
+        let peers_file = text("peersFile")?;
+        let peers_file = peers_file.ok_or_else(|| FieldError::missing("peersFile", "a path"))?;
+        if two(&networks, "networks")?[0].is_none() {
+            return Err(FieldError::missing("network", CIDR).into());
+        }
+        let ip = |key: &str, v6: bool| {
+            let Some(text) = text(key)? else {
+                return Ok(None);
+            };
+            match parse_ip(&text).filter(|ip| ip.is_ipv6() == v6) {
+                Some(ip) => Ok(Some(ip)),
+                None => Err(FieldError::bad_value(key, text, "an address of its family")),
+            }
+        };
+        Ok(Some(Self {
+            vxlan: Vxlan::parse(&vxlan)?,
+            networks,
+            subnet,
+            subnet_v6,
+            peers_file: peers_file.into(),
+            ifaces: one_or_more(&fields, "iface")?,
+            public_ip: ip("publicIP", false)?,
+            public_ipv6: ip("publicIPv6", true)?,
+            mac_file: text("macFile")?.unwrap_or_else(|| MAC_FILE.into()).into(),
+            ip_masq: fields.bool("ipMasq")?.unwrap_or(true),
+        }))
+    }
+}
+
+/// A text, or several in an array.
+fn one_or_more(fields: &Fields<'_>, key: &str) -> Result<Vec<String>, FieldError> {
+    match fields.node(key).as_deref() {
+        Some(Node::Array(_)) => Ok(fields.strings(key)?.unwrap_or_default()),
+        _ => Ok(fields
+            .str(key)?
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect()),
+    }
+}
+
+fn cidrs(fields: &Fields<'_>, key: &str) -> Result<Vec<IpNetwork>, FieldError> {
+    let texts = one_or_more(fields, key)?.into_iter();
+    let masked = |text: &str| {
+        let cidr = parse_cidr(text)?;
+        IpNetwork::new(cidr.network(), cidr.prefix()).ok()
+    };
+    let all = texts.map(|text| masked(&text).ok_or_else(|| FieldError::bad_value(key, text, CIDR)));
+    all.collect()
+}
+
+/// One of each family at most.
+fn two(nets: &[IpNetwork], key: &str) -> Result<[Option<IpNetwork>; 2], CniError> {
+    let of = |v6: bool| -> Vec<IpNetwork> {
+        nets.iter()
+            .filter(|net| net.is_ipv6() == v6)
+            .copied()
+            .collect()
+    };
+    match (of(false).as_slice(), of(true).as_slice()) {
+        (v4 @ ([] | [_]), v6 @ ([] | [_])) => Ok([v4.first().copied(), v6.first().copied()]),
+        _ => Err(invalid_config(
+            format!("key {key:?}: more than one of a family"),
+            "one network of IPv4 and one of IPv6 at most",
+        )),
+    }
 }
 
 impl Places {

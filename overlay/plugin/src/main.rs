@@ -4,6 +4,9 @@
 
 mod conf;
 mod delegate;
+mod embedded;
+mod peers;
+mod ready;
 mod scratch;
 mod verbs;
 

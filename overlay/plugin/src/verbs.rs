@@ -6,17 +6,22 @@ use libcni::spec::error::{CniError, Code};
 use libcni::spec::json::Fields;
 use libcni::spec::{Attachment, CniResult, Node, Verb};
 
-use crate::conf::{Places, delegate_conf};
+use crate::conf::{Embedded, Places, delegate_conf};
 use crate::delegate::Delegate;
+use crate::ready;
 use crate::scratch::{self, Scratch};
 
 /// Whether a list of attachments came with GC, and which: handed on as it is.
 const GC_KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
 
-/// Attaches by the delegate, with the lease of this moment.
+/// Attaches by the delegate, with the lease of this moment. Without an agent, the overlay is made first.
 pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
     let places = Places::of(&call.node)?;
-    let env = SubnetEnv::read(&places.subnet_file)?;
+    let env = match Embedded::of(&call.node)? {
+        Some(embedded) => embedded.program()?.env,
+        None => SubnetEnv::read(&places.subnet_file)
+            .map_err(|e| ready::blamed(&places.subnet_file, e))?,
+    };
     let conf = delegate_conf(call, &env)?;
     let delegate = Delegate::new(call, conf.write_compact().into_bytes())?;
     let scratch = Scratch::of(&places.data_dir, call.attachment()?);
@@ -50,7 +55,7 @@ pub fn del(call: &Call) -> Result<(), CniError> {
     scratch.remove(call.network())
 }
 
-/// Compares by the delegate.
+/// Compares by the delegate, then the overlay, if there is no agent to look after it.
 pub fn check(call: &Call) -> Result<(), CniError> {
     let places = Places::of(&call.node)?;
     let scratch = Scratch::of(&places.data_dir, call.attachment()?);
@@ -66,7 +71,11 @@ pub fn check(call: &Call) -> Result<(), CniError> {
         )));
     };
     let conf = with_keys_of(call, &conf, &["prevResult"])?;
-    Delegate::new(call, conf)?.run(call, Verb::Check)
+    Delegate::new(call, conf)?.run(call, Verb::Check)?;
+    match Embedded::of(&call.node)? {
+        Some(embedded) => embedded.check(),
+        None => Ok(()),
+    }
 }
 
 /// Frees by the delegate, then forgets who is not valid.
@@ -86,14 +95,20 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     Ok(())
 }
 
-/// Ready when the node has a lease and the delegate is.
+/// Ready when the node is connected to the others and the delegate is ready; without an agent, when it can be.
 pub fn status(call: &Call) -> Result<(), CniError> {
     let places = Places::of(&call.node)?;
     let unready = |e: CniError| CniError {
         code: Code::NotAvailable,
         ..e
     };
-    let env = SubnetEnv::read(&places.subnet_file).map_err(unready)?;
+    let env = match Embedded::of(&call.node).map_err(unready)? {
+        Some(embedded) => embedded.view().map_err(unready)?.env,
+        None => {
+            ready::check(&places.subnet_file)?;
+            SubnetEnv::read(&places.subnet_file).map_err(unready)?
+        }
+    };
     let conf = delegate_conf(call, &env)?;
     let delegate = Delegate::new(call, conf.write_compact().into_bytes()).map_err(unready)?;
     delegate.run(call, Verb::Status)
@@ -102,7 +117,11 @@ pub fn status(call: &Call) -> Result<(), CniError> {
 /// What the delegate would be given now; without a lease (the agent is gone, too), as far as it goes without: names
 /// are all that DEL and GC need.
 fn without_scratch(call: &Call, places: &Places) -> Result<Vec<u8>, CniError> {
-    let env = SubnetEnv::read(&places.subnet_file).unwrap_or(SubnetEnv {
+    let env = match Embedded::of(&call.node) {
+        Ok(Some(embedded)) => embedded.view().map(|view| view.env),
+        _ => SubnetEnv::read(&places.subnet_file),
+    };
+    let env = env.unwrap_or(SubnetEnv {
         networks: Vec::new(),
         subnets: Vec::new(),
         mtu: 1500,

@@ -103,7 +103,23 @@ fn the_manual_is_right() {
         let source = include_str!("../src/conf.rs");
         assert_eq!(
             documented,
-            ["subnetFile", "dataDir", "delegate", "ipam", "runtimeConfig"]
+            [
+                "subnetFile",
+                "dataDir",
+                "delegate",
+                "ipam",
+                "runtimeConfig",
+                "vxlan",
+                "network",
+                "networks",
+                "subnet",
+                "peersFile",
+                "iface",
+                "publicIP",
+                "publicIPv6",
+                "macFile",
+                "ipMasq"
+            ]
         );
         for key in documented {
             assert!(source.contains(&format!("\"{key}\"")), "{key}");
