@@ -24,8 +24,8 @@ const AT_ONCE: usize = 1000;
 const WHAT: &str = "watching leases";
 /// What the first attempt after a break has before the break is told.
 const AT_FIRST: Duration = Duration::from_millis(500);
-/// A connection that lasted this long was a good one: attempts begin anew with short pauses.
-const STEADY: Duration = Duration::from_secs(5);
+/// A connection that lasted this long, or brought news, was a good one: pauses are short again.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// A running directory.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(super) struct Follower {
     away: Option<String>,
     heard: Option<std::time::Instant>,
     events: u64,
+    /// Whether the connection has told anything yet: a list, an event.
+    news: bool,
 }
 
 // === impl Follower ===
@@ -80,11 +82,12 @@ impl Follower {
             away: None,
             heard: None,
             events: 0,
+            news: false,
         }
     }
 
     pub(super) async fn run(mut self) -> DirectoryError {
-        let mut backoff = Backoff::away();
+        let (mut away, mut anew) = (Backoff::away(), Backoff::away());
         // A connection that breaks and stands again at once is nothing to tell.
         let mut broken = None;
         loop {
@@ -95,29 +98,33 @@ impl Follower {
                     Err(_) => Err(trouble),
                 },
             };
-            let trouble = match watched {
+            let (trouble, reached) = match watched {
                 Ok(mut stream) => {
                     let since = Instant::now();
                     let trouble = self.follow(&mut stream).await;
-                    if since.elapsed() > STEADY {
-                        backoff.reset();
-                    }
                     self.promised = 0;
-                    if !self.is_anew(&trouble) {
-                        self.reach.give_up(&trouble);
-                        broken = Some(trouble);
+                    if since.elapsed() > STEADY {
+                        anew.reset();
+                        away.reset();
+                    } else if self.news {
+                        away.reset();
                     }
-                    None
+                    (trouble, true)
                 }
-                Err(trouble) if self.is_anew(&trouble) => None,
-                Err(trouble) => Some(trouble),
+                Err(trouble) => (trouble, false),
             };
-            if let Some(trouble) = trouble {
-                self.reach.give_up(&trouble);
+            if self.is_anew(&trouble) {
+                anew.wait().await;
+                continue;
+            }
+            self.reach.give_up(&trouble);
+            if reached {
+                broken = Some(trouble);
+            } else {
                 self.away = Some(trouble.to_string());
                 self.publish();
             }
-            backoff.wait().await;
+            away.wait().await;
         }
     }
 
@@ -136,6 +143,7 @@ impl Follower {
     /// Begins to watch where it ended, after a list if that is needed.
     async fn watch(&mut self) -> Result<WatchStream, Trouble> {
         let listed = self.revision == 0;
+        self.news = listed;
         let session = self.reach.session(&self.options).await?;
         if listed {
             let listing = session.list(&self.keys.subnets).await?;
@@ -230,6 +238,7 @@ impl Follower {
         }
         for kv in response.events().iter().filter_map(|event| event.kv()) {
             self.events += 1;
+            self.news = true;
             let deleted = kv.version() == 0;
             if self.entries.is_own(kv.key()) {
                 let entry = (!deleted).then(|| Entry::of(kv));
