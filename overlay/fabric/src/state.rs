@@ -33,8 +33,10 @@ pub const FIRST_NEXTHOP: u32 = 0x7000_0000;
 const NEXTHOP_BITS: u32 = 0x0fff_ffff;
 
 /// Up to this many peers each new route names its gateway itself, as flannel's do; of more, each new one goes by a next
-/// hop object. What stands is left as it is. Measured on Linux 6.18: adding 500 plain routes takes 3 ms, 1,000 take
-/// 13 ms, 5,000 take 306 ms; with objects 5,000 take 21 ms.
+/// hop object. What stands is left as it is, so nothing changes for anybody when there are more or fewer.
+///
+/// Measured on Linux 6.18, routes from an empty table, plain and by object: 250 in 1.5 and 1.1 ms, 500 in 4.6 and 2.2 ms,
+/// 1,000 in 22 and 5 ms, 5,000 in 414 and 31 ms.
 pub const PLAIN_ROUTES: usize = 500;
 
 /// `IP6_RT_PRIO_USER`: the metric of a route of IPv6 that was made without one. IPv4's is none.

@@ -46,7 +46,9 @@ impl Fabric {
                 )?,
             })
         };
-        Ok(sites().filter_map(want).collect())
+        let mut wants = Vec::with_capacity(peers.len());
+        wants.extend(sites().filter_map(want));
+        Ok(wants)
     }
 
     /// Asks the kernel which of these addresses are on a link of this node.
