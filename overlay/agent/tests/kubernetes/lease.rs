@@ -93,7 +93,7 @@ fn item_12_1_annotations_of_host_gw() {
 }
 
 #[test]
-fn nothing_is_written_when_all_stands() {
+fn rule_3_a_restart_publishes_the_same_and_writes_nothing() {
     scene(|api| async move {
         published(&api, V4, &["10.244.1.0/24"]).await;
         let conf = conf(V4);
@@ -127,7 +127,7 @@ fn an_overwrite_changes_what_is_published_and_nothing_else() {
 }
 
 #[test]
-fn section_2_1_the_prefix_and_hints_also_with_a_slash_in_it() {
+fn pain_5_the_mac_is_found_again_also_with_a_slash_in_it() {
     scene(|api| async move {
         for (prefix, key) in [
             ("x.y", "x.y/"),

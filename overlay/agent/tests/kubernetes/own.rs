@@ -9,6 +9,22 @@ async fn started(api: &ApiServer) -> Running {
     running.until_complete().await;
     running.ready.send_replace(Ready::Yes);
     eventually(|| api.condition("me")["status"] == "False").await;
+    eventually(|| api.watches() == 1).await;
+    // It has heard of all it wrote: what it does from now on has another cause.
+    let watch = api.asked("GET", "watch=true").pop().unwrap().uri;
+    let from: u64 = watch
+        .rsplit_once("resourceVersion=")
+        .unwrap()
+        .1
+        .parse()
+        .unwrap();
+    let since = api
+        .store()
+        .history
+        .iter()
+        .filter(|(version, ..)| *version > from)
+        .count();
+    eventually(|| running.view.borrow().events > since as u64).await;
     running
 }
 

@@ -25,7 +25,7 @@ fn changed(mut node: Value, key: &str, value: Value) -> Value {
 }
 
 #[test]
-fn rule_8_nodes_without_a_vni_and_nodes_that_are_no_machines() {
+fn rule_8_and_item_12_4_nodes_without_a_vni_and_nodes_that_are_no_machines() {
     scene(|api| async move {
         let data = |number: u8, data: &str| changed(peer(number), "backend-data", data.into());
         let mut not_ready = peer(14);
@@ -85,6 +85,21 @@ fn rule_8_nodes_without_a_vni_and_nodes_that_are_no_machines() {
 }
 
 #[test]
+fn rule_7_keys_of_backend_data_in_any_case() {
+    scene(|api| async move {
+        let data = r#"{"vni":7,"vtepmac":"12:C6:65:89:B4:08","More":{}}"#;
+        let view = view_of(
+            &api,
+            V4,
+            vec![changed(peer(8), "backend-data", data.into())],
+        )
+        .await;
+        let vtep = view.peers["n8"].v4.unwrap().vtep.unwrap();
+        assert_eq!((vtep.vni, vtep.mac.to_string()), (Some(7), mac(8)));
+    });
+}
+
+#[test]
 fn rule_4_a_node_is_a_peer_in_both_families_or_not_at_all() {
     scene(|api| async move {
         let dual = |number: u8| {
@@ -133,7 +148,7 @@ fn host_gw_peers_need_no_mac() {
 }
 
 #[test]
-fn hostile_annotations_are_bounded_and_never_repeated_in_full() {
+fn hostile_peers_annotations_are_bounded_and_never_repeated_in_full() {
     scene(|api| async move {
         let huge = "A".repeat(200 << 10);
         let vt = "\u{1b}[2J\n\r\0\u{7f}".repeat(100);
