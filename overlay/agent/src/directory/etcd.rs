@@ -166,6 +166,9 @@ impl Directory for Etcd {
         before: Option<&Lease>,
     ) -> Result<Lease, DirectoryError> {
         let search = Search::new(&self.keys, conf, me, before).ok_or_else(ipv6_alone)?;
+        if let Some(missing) = search.missing() {
+            return Err(DirectoryError(missing));
+        }
         let aim = Subnets {
             v4: search.v4.net,
             v6: None,

@@ -128,6 +128,58 @@ fn rule_12_a_network_of_ipv6_alone_is_refused() {
     });
 }
 
+/// flanneld would drop such a node as a whole, or stall.
+#[test]
+fn rule_4_rule_13_half_a_node_is_not_published() {
+    scene(DUAL, async |_server, mut admin| {
+        let mut bare = me_dual(1);
+        bare.v6.as_mut().unwrap().vtep = None;
+        let headless = overlayd::directory::Me {
+            v4: None,
+            ..me_dual(1)
+        };
+        for (half, why) in [
+            (me(1), "IPv6 address"),
+            (bare.clone(), "VTEP"),
+            (headless, "IPv4 address"),
+        ] {
+            let error = etcd().lease(&conf(DUAL), &half, None).await.unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        assert!(leases(&mut admin).await.is_empty());
+        // Nor while running; what is whole again is.
+        let mut node = Node::start(options(), me_dual(1), None).await;
+        let name = leases(&mut admin).await.remove(0);
+        let before = get(&mut admin, &format!("subnets/{name}")).await.unwrap();
+        node.sees_peers(&[]).await;
+        for (n, half) in [(2, me(1)), (3, bare)] {
+            node.me.send_replace(half);
+            put(
+                &mut admin,
+                &format!("subnets/10.5.{n}.0-24&fc00:0:0:{n}::-64"),
+                dual_value(n),
+            )
+            .await;
+            let peers = usize::from(n) - 1;
+            node.sees("a peer", |view| view.peers.len() == peers).await;
+        }
+        let after = get(&mut admin, &format!("subnets/{name}")).await.unwrap();
+        assert_eq!(after.mod_revision(), before.mod_revision());
+        let mut whole = me_dual(1);
+        whole.v6 = me_dual(7).v6;
+        node.me.send_replace(whole);
+        until("both families", async || {
+            let kv = get(&mut admin, &format!("subnets/{name}")).await.unwrap();
+            kv.value_str().unwrap().contains("fd00:9::7")
+        })
+        .await;
+    });
+}
+
+fn dual_value(n: u16) -> String {
+    format!(r#"{{"PublicIP":"192.0.0.{n}","PublicIPv6":"fd00:9::{n}"}}"#)
+}
+
 /// As many nodes as subnets, all at once: each gets one, none is fatal (flanneld's end in exit 1).
 #[test]
 fn item_5_cas_loss_twenty_nodes_race_for_twenty_subnets() {

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::entries::overlap;
 use super::keys::Keys;
-use super::own::{Entry, Own, Stamp, Written, is_mine};
+use super::own::{self, Entry, Own, Stamp, Written, is_mine};
 use super::session::{Listing, Session, Trouble};
 use crate::directory::pick::pick;
 use crate::directory::{Lease, Me};
@@ -73,8 +73,19 @@ impl<'a> Search<'a> {
             v6: conf.v6.as_ref(),
             me,
             before,
-            identity: me.v4?.public_ip.to_string(),
+            identity: me
+                .v4
+                .map_or_else(String::new, |end| end.public_ip.to_string()),
         })
+    }
+
+    /// What is missing for a lease in this network.
+    pub(super) fn missing(&self) -> Option<String> {
+        let nets = Subnets {
+            v4: self.v4.net,
+            v6: self.v6.map(|network| network.net),
+        };
+        own::missing(&self.peer(&nets), self.v6.is_some())
     }
 
     /// Looks once, writes once.

@@ -12,7 +12,7 @@ use super::Reach;
 use super::backoff::Backoff;
 use super::entries::Entries;
 use super::options::Options;
-use super::own::{Entry, Holder, Own, Written};
+use super::own::{self, Entry, Holder, Own, Written};
 use super::session::Trouble;
 
 /// After a new connection the lease is prolonged within this time: not all nodes in one moment.
@@ -219,6 +219,10 @@ impl Keeper {
                 ),
                 None => warn!(key, "our lease in etcd is gone; it is made again"),
             }
+        }
+        if let Some(missing) = own::missing(&self.me, self.own.subnets.v6.is_some()) {
+            error!("not published: {missing}");
+            return Ok(());
         }
         let session = reach.session(options).await?;
         match self.own.write(session, &self.me, known, None).await? {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse};
-use fabric::Peer;
 use fabric::lease::{self, Subnets};
+use fabric::{Kind, Peer};
 
 use super::entries::who;
 use super::keys::Keys;
@@ -194,6 +194,22 @@ fn unchanged(key: &[u8], stamp: Stamp) -> Vec<Compare> {
         Compare::mod_revision(key, CompareOp::Equal, stamp.revision),
         Compare::lease(key, CompareOp::Equal, stamp.lease),
     ]
+}
+
+/// What is missing for a lease of these families. It is never published so: flanneld drops a node with half of its
+/// families as a whole, cannot read one without an address, and stalls for a minute on one without a MAC.
+pub(super) fn missing(me: &Peer, v6: bool) -> Option<String> {
+    let families = [(true, &me.v4, "IPv4"), (v6, &me.v6, "IPv6")];
+    families.into_iter().find_map(|(wanted, site, family)| {
+        wanted.then_some(())?;
+        let Some(site) = site else {
+            return Some(format!(
+                "the network has {family}, and this node has no {family} address to be reached at"
+            ));
+        };
+        let bare = me.kind == Kind::Vxlan && site.vtep.is_none();
+        bare.then(|| format!("the backend is vxlan, and this node has no {family} VTEP"))
+    })
 }
 
 /// Does a lease's value have our address? IPv4 is the identity.
