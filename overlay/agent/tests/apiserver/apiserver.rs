@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-pub use store::{Asked, Fault, Store};
+pub use store::{Asked, Fault, Store, line};
 
 mod answer;
 mod patch;

@@ -261,7 +261,7 @@ fn an_event_that_cannot_be_read_harms_its_own_node_only() {
         {
             let mut store = api.store();
             store.pass(1000);
-            let line = apiserver_line("MODIFIED", &odd);
+            let line = apiserver::line("MODIFIED", &odd.to_string());
             for watch in &store.watches {
                 watch.to.send(Ok(line.clone())).unwrap();
             }
@@ -271,10 +271,6 @@ fn an_event_that_cannot_be_read_harms_its_own_node_only() {
         api.put(peer(7));
         running.until(|view| names(view) == ["n7", "n8"]).await;
     });
-}
-
-fn apiserver_line(what: &str, object: &Value) -> hyper::body::Bytes {
-    format!("{{\"type\":\"{what}\",\"object\":{object}}}\n").into()
 }
 
 #[test]
@@ -305,5 +301,19 @@ fn a_list_that_breaks_off_in_the_middle_counts_for_nothing() {
         assert_eq!(views.borrow().peers.len(), 21);
         assert!(sizes.iter().all(|size| *size == 2), "{sizes:?}");
         running.until(|view| view.away.is_none()).await;
+    });
+}
+
+#[test]
+fn an_error_in_a_watch_is_told_and_survived() {
+    scene(|api| async move {
+        let mut running = started(&api).await;
+        let error = json!({ "kind": "Status", "status": "Failure", "message": "etcd is slow", "code": 500 });
+        api.store().say_and_end("ERROR", &error);
+        let view = running.until(|view| view.away.is_some()).await;
+        assert!(view.away.as_ref().unwrap().contains("etcd is slow"));
+        api.put(peer(9));
+        let view = running.until(|view| view.peers.len() == 3).await;
+        assert_eq!((lists(&api), view.away.clone()), (1, None));
     });
 }
