@@ -35,15 +35,15 @@ pub struct Entry {
 
 /// `bridge fdb replace MAC dev INDEX dst DST self permanent`: a MAC that is there moves to `dst`.
 pub fn replace(index: u32, mac: Mac, dst: IpAddr) -> Message {
-    let step = format!("send frames to {mac} on link {index} to {dst}");
-    about(RTM_NEWNEIGH, CREATE | REPLACE, step, index, mac, dst)
+    let words = |payload: &[u8]| words("send frames for", "to", payload);
+    about(RTM_NEWNEIGH, CREATE | REPLACE, words, index, mac, dst)
 }
 
 /// `bridge fdb del MAC dev INDEX dst DST self`; ENOENT when the MAC is not there. One that is there with another
 /// `dst` stays, and the kernel calls that a success: give the `dst` that [`list`] told.
 pub fn del(index: u32, mac: Mac, dst: IpAddr) -> Message {
-    let step = format!("forget {mac} at {dst} on link {index}");
-    about(RTM_DELNEIGH, 0, step, index, mac, dst)
+    let words = |payload: &[u8]| words("forget", "at", payload);
+    about(RTM_DELNEIGH, 0, words, index, mac, dst)
 }
 
 /// The entries of a VXLAN device that name a node.
@@ -57,10 +57,25 @@ pub fn list(sock: &mut Socket, index: u32) -> Result<Vec<Entry>, NlError> {
     Ok(of_device.map(|(_, entry)| entry).collect())
 }
 
-fn about(msg_type: u16, flags: u16, step: String, index: u32, mac: Mac, dst: IpAddr) -> Message {
+fn about(
+    msg_type: u16,
+    flags: u16,
+    words: fn(&[u8]) -> String,
+    index: u32,
+    mac: Mac,
+    dst: IpAddr,
+) -> Message {
     let message =
-        Message::new(msg_type, flags, step).header(&ndmsg(index, NUD_PERMANENT, NTF_SELF));
+        Message::readable(msg_type, flags, words).header(&ndmsg(index, NUD_PERMANENT, NTF_SELF));
     ip_attr(message, NDA_DST, dst).bytes(NDA_LLADDR, &mac.0)
+}
+
+/// What a message of ours does, for people.
+fn words(what: &str, at: &str, payload: &[u8]) -> String {
+    let Some((index, Entry { mac, dst, .. })) = Entry::read(payload) else {
+        return what.to_owned();
+    };
+    format!("{what} {mac} {at} {dst} on link {index}")
 }
 
 fn ndmsg(index: u32, state: u16, flags: u8) -> [u8; NDMSG_BYTES] {
@@ -77,9 +92,13 @@ impl Entry {
         if reply.msg_type != RTM_NEWNEIGH || reply.payload.first() != Some(&AF_BRIDGE) {
             return None;
         }
-        let index = attr::u32(reply.payload.get(4..)?)?;
-        let state = attr::u16(reply.payload.get(8..)?)?;
-        let attrs = Attrs::after(reply.payload, NDMSG_BYTES);
+        Self::read(reply.payload)
+    }
+
+    fn read(payload: &[u8]) -> Option<(u32, Self)> {
+        let index = attr::u32(payload.get(4..)?)?;
+        let state = attr::u16(payload.get(8..)?)?;
+        let attrs = Attrs::after(payload, NDMSG_BYTES);
         let mac = attrs.clone().find(NDA_LLADDR).and_then(Mac::from_bytes)?;
         // Entries of bridges and of hardware filters have none.
         let dst = attrs.clone().find(NDA_DST).and_then(attr::ip)?;
@@ -147,6 +166,12 @@ mod tests {
             assert_eq!(list(&mut sock, v1).unwrap(), []);
             let gone = sock.request(del(v1, MAC, ip("192.0.2.2"))).unwrap_err();
             assert!(gone.is(Errno::ENOENT), "{gone}");
+            assert_eq!(gone.step, format!("forget {MAC} at 192.0.2.2 on link {v1}"));
+            let set = replace(v1, MAC, ip("192.0.2.2"));
+            assert_eq!(
+                set.step(),
+                format!("send frames for {MAC} to 192.0.2.2 on link {v1}")
+            );
             assert_eq!(list(&mut sock, v2).unwrap().len(), 1);
         });
     }

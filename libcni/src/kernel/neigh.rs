@@ -46,17 +46,17 @@ pub struct Neigh {
 
 /// `ip neigh replace IP dev INDEX lladdr MAC nud STATE`
 pub fn replace(index: u32, ip: IpAddr, mac: Mac, state: State) -> Message {
-    let step = format!("set neighbour {ip} on link {index} to {mac}");
+    let words = |payload: &[u8]| words("set neighbour", " to ", payload);
     let message =
-        Message::new(RTM_NEWNEIGH, CREATE | REPLACE, step).header(&ndmsg(ip, index, state));
+        Message::readable(RTM_NEWNEIGH, CREATE | REPLACE, words).header(&ndmsg(ip, index, state));
     ip_attr(message, NDA_DST, ip).bytes(NDA_LLADDR, &mac.0)
 }
 
 /// `ip neigh del IP dev INDEX`; ENOENT when there is no entry.
 pub fn del(index: u32, ip: IpAddr) -> Message {
-    let step = format!("delete neighbour {ip} of link {index}");
+    let words = |payload: &[u8]| words("delete neighbour", "", payload);
     ip_attr(
-        Message::new(RTM_DELNEIGH, 0, step).header(&ndmsg(ip, index, State::Other(0))),
+        Message::readable(RTM_DELNEIGH, 0, words).header(&ndmsg(ip, index, State::Other(0))),
         NDA_DST,
         ip,
     )
@@ -87,6 +87,17 @@ pub fn list(sock: &mut Socket, index: u32) -> Result<Vec<Neigh>, NlError> {
         Neigh::from_reply(reply).filter(|(of, _)| *of == index)
     })
     .map(|found| found.into_iter().map(|(_, neigh)| neigh).collect())
+}
+
+/// What a message of ours does, for people.
+fn words(what: &str, to: &str, payload: &[u8]) -> String {
+    let index = payload.get(4..).and_then(attr::u32).unwrap_or_default();
+    let attrs = Attrs::after(payload, NDMSG_BYTES);
+    let ip = attrs.clone().find(NDA_DST).and_then(attr::ip);
+    let ip = ip.map(|ip| ip.to_string()).unwrap_or_default();
+    let mac = attrs.clone().find(NDA_LLADDR).and_then(Mac::from_bytes);
+    let mac = mac.map(|mac| mac.to_string()).unwrap_or_default();
+    format!("{what} {ip} of link {index}{to}{mac}")
 }
 
 fn ndmsg(ip: IpAddr, index: u32, state: State) -> [u8; NDMSG_BYTES] {

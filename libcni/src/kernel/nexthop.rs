@@ -41,10 +41,13 @@ pub struct Nexthop {
 
 /// `ip nexthop replace id ID via GW dev OIF ...`; the routes that name it follow at once.
 pub fn replace(hop: &Nexthop) -> Message {
-    let step = format!("set next hop {} to {} on link {}", hop.id, hop.gw, hop.oif);
+    let words = |payload: &[u8]| match Nexthop::read(payload) {
+        Some(hop) => format!("set next hop {} to {} on link {}", hop.id, hop.gw, hop.oif),
+        None => "set a next hop".to_owned(),
+    };
     let flags = if hop.onlink { RTNH_F_ONLINK } else { 0 };
     let header = nhmsg(family(hop.gw), hop.protocol, flags);
-    let message = Message::new(RTM_NEWNEXTHOP, CREATE | REPLACE, step)
+    let message = Message::readable(RTM_NEWNEXTHOP, CREATE | REPLACE, words)
         .header(&header)
         .u32(NHA_ID, hop.id);
     ip_attr(message, NHA_GATEWAY, hop.gw).u32(NHA_OIF, hop.oif)
@@ -80,14 +83,18 @@ fn nhmsg(family: u8, protocol: u8, flags: u32) -> [u8; NHMSG_BYTES] {
 
 impl Nexthop {
     fn from_reply(reply: Reply<'_>) -> Option<Self> {
-        let &[_, _, protocol, _, ..] = reply.payload else {
-            return None;
-        };
         if reply.msg_type != RTM_NEWNEXTHOP {
             return None;
         }
-        let flags = attr::u32(reply.payload.get(4..)?)?;
-        let find = |kind| Attrs::after(reply.payload, NHMSG_BYTES).find(kind);
+        Self::read(reply.payload)
+    }
+
+    fn read(payload: &[u8]) -> Option<Self> {
+        let &[_, _, protocol, _, ..] = payload else {
+            return None;
+        };
+        let flags = attr::u32(payload.get(4..)?)?;
+        let find = |kind| Attrs::after(payload, NHMSG_BYTES).find(kind);
         Some(Self {
             id: attr::u32(find(NHA_ID)?)?,
             gw: attr::ip(find(NHA_GATEWAY)?)?,
@@ -188,6 +195,12 @@ mod tests {
             sock.request(del(7)).unwrap();
             assert_eq!(sh("ip route show 10.1.0.0/24"), "");
             assert!(sock.request(del(7)).unwrap_err().is(Errno::ENOENT));
+            let set = replace(&hop(7, "10.1.0.0", 3));
+            assert_eq!(set.step(), "set next hop 7 to 10.1.0.0 on link 3");
+            assert_eq!(
+                route::replace(&by_hop).step(),
+                "set route 10.1.0.0/24 by next hop 7"
+            );
         });
     }
 }

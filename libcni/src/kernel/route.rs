@@ -121,18 +121,19 @@ pub struct Filter {
 /// `ip route add DST via GW dev OIF ...`, protocol boot. EEXIST when the very same route is there; one
 /// that differs in its gateway joins the one that is there.
 pub fn add(spec: &Spec) -> Message {
-    about(RTM_NEWROUTE, CREATE, "add", spec)
+    about(RTM_NEWROUTE, CREATE, |m| read::words("add", m), spec)
 }
 
 /// `ip route replace DST via GW dev OIF ...`: in place of the route that has the same destination and metric, whoever
 /// made it and wherever it leads; no packet falls in between.
 pub fn replace(spec: &Spec) -> Message {
-    about(RTM_NEWROUTE, CREATE | REPLACE, "set", spec)
+    let words = |m: &[u8]| read::words("set", m);
+    about(RTM_NEWROUTE, CREATE | REPLACE, words, spec)
 }
 
 /// `ip route del DST via GW dev OIF ...`; ESRCH when there is none.
 pub fn del(spec: &Spec) -> Message {
-    about(RTM_DELROUTE, 0, "delete", spec)
+    about(RTM_DELROUTE, 0, |m| read::words("delete", m), spec)
 }
 
 /// The unicast routes that leave by a link, of every table, IPv4 first.
@@ -265,12 +266,7 @@ pub fn dump(sock: &mut Socket, v6: bool, filter: Filter) -> Result<Vec<Route>, N
     }
 }
 
-fn about(msg_type: u16, flags: u16, what: &str, spec: &Spec) -> Message {
-    let via = spec.gw.map(|gw| format!(" via {gw}")).unwrap_or_default();
-    let step = match spec.nexthop {
-        Some(id) => format!("{what} route {} by next hop {id}", spec.dst),
-        None => format!("{what} route {}{via} on link {}", spec.dst, spec.oif),
-    };
+fn about(msg_type: u16, flags: u16, words: fn(&[u8]) -> String, spec: &Spec) -> Message {
     let table = spec.table.unwrap_or(TABLE_MAIN);
     let hop_flags = if spec.onlink { RTNH_F_ONLINK } else { 0 };
     let ip = spec.dst.ip();
@@ -282,7 +278,7 @@ fn about(msg_type: u16, flags: u16, what: &str, spec: &Spec) -> Message {
         spec.scope,
         hop_flags,
     );
-    let mut message = Message::new(msg_type, flags, step).header(&header);
+    let mut message = Message::readable(msg_type, flags, words).header(&header);
     // The kernel wants one or the other.
     message = match spec.nexthop {
         Some(id) => message.u32(RTA_NH_ID, id),

@@ -70,6 +70,11 @@ impl<'a> Iterator for Frames<'a> {
 // === impl Frame ===
 
 impl Frame<'_> {
+    /// Is it an `NLMSG_ERROR` that says yes?
+    pub(super) fn is_ack(&self) -> bool {
+        self.kind == NLMSG_ERROR && attr::i32(self.payload) == Some(0)
+    }
+
     /// The verdict of an `NLMSG_ERROR` or the tail of an `NLMSG_DONE`: nothing when it is an ack.
     pub(super) fn verdict(&self, step: &str) -> Result<(), NlError> {
         // i32 negated errno, then (NLMSG_ERROR only) the header of the request, then the request's

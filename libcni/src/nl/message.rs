@@ -14,9 +14,18 @@ const NLA_F_NESTED: u16 = 0x8000;
 #[derive(Debug, Clone)]
 pub struct Message {
     pub(super) bytes: Vec<u8>,
-    pub(super) step: Cow<'static, str>,
+    step: Step,
     pub(super) acked: bool,
     pub(super) oversize: bool,
+}
+
+/// The words for a message's failure.
+#[derive(Debug, Clone)]
+enum Step {
+    /// These.
+    Said(Cow<'static, str>),
+    /// Read from what follows the message's netlink header, if somebody wants to know.
+    Read(fn(&[u8]) -> String),
 }
 
 /// Requests that travel in one send. The kernel works through them in order; one that fails does not
@@ -32,7 +41,7 @@ pub struct Batch {
 pub(super) struct Entry {
     /// Where it starts in the batch.
     pub(super) offset: usize,
-    pub(super) step: Cow<'static, str>,
+    step: Step,
     pub(super) acked: bool,
     pub(super) oversize: bool,
 }
@@ -43,6 +52,16 @@ impl Message {
     /// `step` is what a human would call this request: "create veth vethab12 in the pod". It opens the
     /// text of the error, so it carries the nouns.
     pub fn new(msg_type: u16, flags: u16, step: impl Into<Cow<'static, str>>) -> Self {
+        Self::with_step(msg_type, flags, Step::Said(step.into()))
+    }
+
+    /// The same for messages that are sent by the thousand: the words are read from the message, by `read` from what
+    /// follows the netlink header, when it has failed.
+    pub fn readable(msg_type: u16, flags: u16, read: fn(&[u8]) -> String) -> Self {
+        Self::with_step(msg_type, flags, Step::Read(read))
+    }
+
+    fn with_step(msg_type: u16, flags: u16, step: Step) -> Self {
         // 256 bytes hold every link message of a pod; one allocation for nearly all of them.
         let mut bytes = Vec::with_capacity(256);
         bytes.extend_from_slice(&[0; 4]);
@@ -51,7 +70,7 @@ impl Message {
         bytes.extend_from_slice(&[0; 8]);
         Self {
             bytes,
-            step: step.into(),
+            step,
             acked: true,
             oversize: false,
         }
@@ -158,8 +177,8 @@ impl Message {
     }
 
     /// The words for its failure.
-    pub fn step(&self) -> &str {
-        &self.step
+    pub fn step(&self) -> Cow<'_, str> {
+        self.step.of(&self.bytes)
     }
 
     /// The message as it will be sent, its length filled in, sequence number zero.
@@ -171,6 +190,17 @@ impl Message {
 
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+// === impl Step ===
+
+impl Step {
+    fn of(&self, message: &[u8]) -> Cow<'_, str> {
+        match self {
+            Self::Said(words) => Cow::Borrowed(words),
+            Self::Read(read) => Cow::Owned(read(message.get(HEADER_BYTES..).unwrap_or_default())),
+        }
     }
 }
 
@@ -221,8 +251,14 @@ impl Batch {
     }
 
     /// The words of message `index`, counted from 0 in the order of pushing.
-    pub fn step(&self, index: usize) -> Option<&str> {
-        self.entries.get(index).map(|e| &*e.step)
+    pub fn step(&self, index: usize) -> Option<Cow<'_, str>> {
+        let entry = self.entries.get(index)?;
+        let end = self
+            .entries
+            .get(index + 1)
+            .map_or(self.bytes.len(), |next| next.offset);
+        let bytes = self.bytes.get(entry.offset..end).unwrap_or_default();
+        Some(entry.step.of(bytes))
     }
 }
 

@@ -143,7 +143,7 @@ impl Socket {
     /// Asks for one object. The answer borrows the socket's buffer.
     pub fn get(&mut self, message: Message) -> Result<Reply<'_>, NlError> {
         let message = message.unacked();
-        let step = message.step.clone();
+        let step = message.step().into_owned();
         let batch = Batch::from(message);
         let mut place = None;
         // A lost or truncated answer to a question is asked for again.
@@ -232,7 +232,7 @@ impl Socket {
             return Ok(failures);
         }
         let last = batch.entries.iter().rposition(|e| e.acked);
-        let last_step = batch.step(last.unwrap_or_default()).unwrap_or_default();
+        let last_step = &*batch.step(last.unwrap_or_default()).unwrap_or_default();
         let (first_seq, deadline) = self.send(batch)?;
         loop {
             let length = match self.receive(last_step)? {
@@ -259,13 +259,14 @@ impl Socket {
                 let Ok(index) = usize::try_from(frame.seq.wrapping_sub(first_seq)) else {
                     continue;
                 };
-                let Some(entry) = batch.entries.get(index) else {
+                if index >= batch.len() {
                     continue;
-                };
+                }
                 match frame.kind {
                     NLMSG_ERROR | NLMSG_DONE => {
-                        if let Err(error) = frame.verdict(&entry.step) {
-                            failures.push((index, error));
+                        if !frame.is_ack() {
+                            let step = batch.step(index).unwrap_or_default();
+                            failures.extend(frame.verdict(&step).err().map(|e| (index, e)));
                         }
                         done |= Some(index) == last;
                     }
@@ -319,11 +320,11 @@ impl Socket {
     /// Sends the batch with fresh sequence numbers; returns the first of them and until when to wait
     /// for answers.
     fn send(&mut self, batch: &Batch) -> Result<(u32, Instant), NlError> {
-        let step = batch.step(0).unwrap_or("send nothing");
-        if let Some(big) = batch.entries.iter().find(|e| e.oversize) {
+        let step = &*batch.step(0).unwrap_or("send nothing".into());
+        if let Some(big) = batch.entries.iter().position(|e| e.oversize) {
             let why = "an attribute is longer than 64 KiB";
             return Err(NlError::because(
-                big.step.clone(),
+                batch.step(big).unwrap_or_default(),
                 Errno::EMSGSIZE as i32,
                 why,
             ));

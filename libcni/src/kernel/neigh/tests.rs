@@ -36,6 +36,19 @@ fn others_read_our_neighbours() {
 }
 
 #[test]
+fn messages_say_what_they_do() {
+    let set = replace(7, ip("10.1.2.9"), MAC, State::Permanent);
+    assert_eq!(
+        set.step(),
+        "set neighbour 10.1.2.9 of link 7 to 02:00:00:00:00:09"
+    );
+    assert_eq!(
+        del(7, ip("fd00::9")).step(),
+        "delete neighbour fd00::9 of link 7"
+    );
+}
+
+#[test]
 fn we_read_what_the_kernel_sent() {
     let got = captured(include_str!("captured/dump.hex"), Neigh::from_reply);
     assert_eq!(

@@ -24,7 +24,9 @@ pub fn from_reply(reply: Reply<'_>) -> Option<Route> {
 
 /// A reply's routes: one, or as many as it has next hops; none when it is not about a unicast route.
 pub(super) fn each(reply: Reply<'_>, mut found: impl FnMut(Route)) {
-    if let Some((route, hops)) = parse(reply) {
+    if reply.msg_type == RTM_NEWROUTE
+        && let Some((route, hops)) = parse(reply.payload)
+    {
         match hops {
             None => found(route),
             Some(hops) => next_hops(route, hops, found),
@@ -32,13 +34,26 @@ pub(super) fn each(reply: Reply<'_>, mut found: impl FnMut(Route)) {
     }
 }
 
+/// What a message of ours does, for people.
+pub(super) fn words(what: &str, payload: &[u8]) -> String {
+    let Some((route, _)) = parse(payload) else {
+        return format!("{what} a route");
+    };
+    let dst = route.dst;
+    match (route.nexthop, route.gw) {
+        (Some(id), _) => format!("{what} route {dst} by next hop {id}"),
+        (None, Some(gw)) => format!("{what} route {dst} via {gw} on link {}", route.oif),
+        (None, None) => format!("{what} route {dst} on link {}", route.oif),
+    }
+}
+
 /// A route, and its next hops if it has several.
-fn parse(reply: Reply<'_>) -> Option<(Route, Option<&[u8]>)> {
-    let &[family, prefix, _, _, table, protocol, scope, kind, ..] = reply.payload else {
+fn parse(payload: &[u8]) -> Option<(Route, Option<&[u8]>)> {
+    let &[family, prefix, _, _, table, protocol, scope, kind, ..] = payload else {
         return None;
     };
-    let flags = attr::u32(reply.payload.get(8..)?)?;
-    if reply.msg_type != RTM_NEWROUTE || kind != RTN_UNICAST || flags & RTM_F_CLONED != 0 {
+    let flags = attr::u32(payload.get(8..)?)?;
+    if kind != RTN_UNICAST || flags & RTM_F_CLONED != 0 {
         return None;
     }
     let any: IpAddr = match family {
@@ -60,7 +75,7 @@ fn parse(reply: Reply<'_>) -> Option<(Route, Option<&[u8]>)> {
         nexthop: None,
     };
     let mut hops = None;
-    for (kind, payload) in Attrs::after(reply.payload, RTMSG_BYTES) {
+    for (kind, payload) in Attrs::after(payload, RTMSG_BYTES) {
         match kind {
             RTA_DST => route.dst = IpNetwork::new(attr::ip(payload)?, prefix).ok()?,
             RTA_TABLE => route.table = attr::u32(payload)?,

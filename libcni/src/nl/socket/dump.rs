@@ -48,7 +48,7 @@ impl Socket {
     ) -> Result<(), NlError> {
         let mut message = message.unacked();
         add_flags(&mut message.bytes, 0, DUMP);
-        let step = message.step.clone();
+        let step = message.step().into_owned();
         let batch = Batch::from(message);
         for _ in 0..DUMP_TRIES {
             *items = C::default();
