@@ -290,7 +290,8 @@ impl Directory for Kubernetes {
                 subnet::check(&lease, conf).map(|()| lease)
             };
             let (node, lease) = self.await_own(&name, subnets).await;
-            let wanted = self.prefix.wanted(me, &node).map_err(DirectoryError)?;
+            let wanted = self.prefix.wanted(&lease, me, &node);
+            let wanted = wanted.map_err(|why| DirectoryError(format!("not published: {why}")))?;
             let missing = self.prefix.missing(&wanted, &node);
             let mut node = node;
             if !missing.is_empty() {
@@ -334,6 +335,7 @@ impl Directory for Kubernetes {
         let keeper = Keeper {
             access: self.access.clone(),
             name,
+            lease: links.lease,
             prefix: self.prefix,
             condition: self.options.set_network_unavailable,
             pace: self.options.pace,

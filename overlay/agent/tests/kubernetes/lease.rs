@@ -229,19 +229,39 @@ fn a_lone_pod_cidr_is_enough() {
 }
 
 #[test]
-fn rule_13_nothing_is_published_without_a_mac() {
+fn rule_4_and_13_half_a_node_is_never_published() {
     scene(|api| async move {
-        api.put(apiserver::node("me", &["10.244.1.0/24"]));
-        let conf = conf(V4);
-        let mut of_me = me(&conf);
-        of_me.v4.as_mut().unwrap().vtep = None;
-        let error = open(&api)
-            .await
-            .lease(&conf, &of_me, None)
-            .await
-            .unwrap_err();
-        assert!(error.to_string().contains("MAC"), "{error}");
-        assert!(api.asked("PATCH", "").is_empty());
+        api.put(apiserver::node(
+            "me",
+            &["10.244.1.0/24", "fd00:10:0:1::/64"],
+        ));
+        let conf = conf(DUAL);
+        let whole = me(&conf);
+        let mut no_mac = whole.clone();
+        no_mac.v4.as_mut().unwrap().vtep = None;
+        let mut no_v6 = whole.clone();
+        no_v6.v6 = None;
+        for (half, part) in [(&no_mac, "MAC"), (&no_v6, "no IPv6 address")] {
+            let error = open(&api).await.lease(&conf, half, None).await;
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+            assert!(api.asked("PATCH", "").is_empty());
+        }
+        // Nor later: what was said before stands until there is a whole again.
+        let mut running = run(&api, DUAL).await;
+        running.until_complete().await;
+        let before = api.annotations("me");
+        no_v6.v4.as_mut().unwrap().public_ip = "192.0.2.11".parse().unwrap();
+        running.me.send_replace(no_v6.clone());
+        running.ready.send_replace(Ready::Yes);
+        eventually(|| api.condition("me")["status"] == "False").await;
+        assert_eq!(api.annotations("me"), before);
+        running.me.send_replace(Me {
+            v6: whole.v6,
+            ..no_v6
+        });
+        let key = format!("{PREFIX}/public-ip");
+        eventually(|| api.annotations("me")[&key] == "192.0.2.11").await;
     });
 }
 

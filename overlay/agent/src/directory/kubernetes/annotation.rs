@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use fabric::{Kind, lease};
+use fabric::{Kind, lease as flannel};
 use libcni::spec::error::quoted;
 
 use super::node::Node;
-use crate::directory::{DirectoryError, Me};
+use crate::directory::{DirectoryError, Lease, Me};
 
 /// What a Node's annotations are called after the prefix.
 pub const GATE: &str = "kube-subnet-manager";
@@ -121,7 +121,7 @@ impl Prefix {
             Some((_, Ok(value))) => Ok(Some(value.as_str()).filter(|value| !value.is_empty())),
             Some((_, Err(bytes))) => Err(format!(
                 "its annotation {name} has {bytes} bytes; at most {} are looked at",
-                lease::MAX_VALUE_BYTES
+                flannel::MAX_VALUE_BYTES
             )),
         }
     }
@@ -133,7 +133,7 @@ impl Prefix {
             Ok(Some(text)) => text,
             Err(why) => return (None, Some(why)),
         };
-        match lease::public_ip(text, v6) {
+        match flannel::public_ip(text, v6) {
             Some(ip) => (Some(ip), None),
             None => {
                 let family = if v6 { "IPv6" } else { "IPv4" };
@@ -147,22 +147,34 @@ impl Prefix {
         }
     }
 
-    /// The annotations that this node has to have, whole; what its operator wishes to be published instead of an
-    /// address comes from the Node itself.
+    /// The annotations that this node has to have, in all families of its lease; what its operator wishes to be
+    /// published instead of an address comes from the Node itself.
     ///
     /// # Errors
-    /// There is no MAC to tell: peers would try for most of a minute at each such event.
-    pub fn wanted(&self, me: &Me, found: &Node) -> Result<BTreeMap<String, String>, String> {
+    /// A part is missing. Half a node is never published: flanneld drops it as a whole, and tries for most of a minute
+    /// at each event of one without a MAC.
+    pub fn wanted(
+        &self,
+        lease: &Lease,
+        me: &Me,
+        found: &Node,
+    ) -> Result<BTreeMap<String, String>, String> {
         let mut wanted = BTreeMap::new();
         let mut put = |name: &str, value: String| wanted.insert(self.key(name), value);
         put(GATE, "true".into());
         put(TYPE, me.kind.as_str().into());
-        for (v6, end) in [(false, me.v4), (true, me.v6)] {
-            let Some(end) = end else { continue };
+        for (v6, subnet, end) in [(false, lease.v4, me.v4), (true, lease.v6, me.v6)] {
+            if subnet.is_none() {
+                continue;
+            }
+            let family = if v6 { "IPv6" } else { "IPv4" };
+            let end = end.ok_or_else(|| {
+                format!("the network has {family}, and this node has no {family} address to be reached at")
+            })?;
             let data = match end.vtep {
-                Some(vtep) => lease::backend_data(&vtep),
+                Some(vtep) => flannel::backend_data(&vtep),
                 None if me.kind == Kind::Vxlan => {
-                    return Err("there is no MAC of the tunnel's end to publish yet".into());
+                    return Err(format!("this node has no MAC of its {family} tunnel's end"));
                 }
                 None => "null".into(),
             };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Pace;
 use super::access::{Access, Trouble};
@@ -17,7 +17,7 @@ use super::annotation::Prefix;
 use super::condition;
 use super::node::Node;
 use super::pause::{Complaint, Pause};
-use crate::directory::{Me, Ready};
+use crate::directory::{Lease, Me, Ready};
 
 /// After so long without a write the next one is made at once.
 const CALM: Duration = Duration::from_secs(60);
@@ -27,6 +27,7 @@ const CALM: Duration = Duration::from_secs(60);
 pub struct Keeper {
     pub access: Access,
     pub name: String,
+    pub lease: Lease,
     pub prefix: Prefix,
     /// Whether the condition is ours to write.
     pub condition: bool,
@@ -141,7 +142,8 @@ impl Keeper {
             return Due::Nothing;
         };
         let mut patch = Patch::default();
-        match self.prefix.wanted(&self.me.borrow_and_update(), &found) {
+        let me = self.me.borrow_and_update().clone();
+        match self.prefix.wanted(&self.lease, &me, &found) {
             Ok(wanted) => {
                 let missing = self.prefix.missing(&wanted, &found);
                 if !missing.is_empty() {
@@ -150,7 +152,7 @@ impl Keeper {
                 }
                 patch.wanted = Some(wanted);
             }
-            Err(why) => warn!("{why}"),
+            Err(why) => error!("not published: {why}"),
         }
         let ready = self.ready.borrow().clone();
         let (wanted, has) = (condition::wanted(&ready), found.condition.as_ref());
