@@ -122,7 +122,16 @@ pub fn parse(name: &str, subnets: &Subnets, value: &[u8]) -> Result<Peer, LeaseE
         return Err(LeaseError::Value(why));
     }
     let node = Node::parse(value).map_err(|e| wrong(&e))?;
-    let fields = Fields::of(&node, "").map_err(|e| wrong(&e))?;
+    from_node(name, subnets, &node)
+}
+
+/// The same of a value that is a part of a document.
+///
+/// # Errors
+/// As [`parse`].
+pub fn from_node(name: &str, subnets: &Subnets, node: &Node) -> Result<Peer, LeaseError> {
+    let wrong = |why: &dyn std::fmt::Display| LeaseError::Value(why.to_string());
+    let fields = Fields::of(node, "").map_err(|e| wrong(&e))?;
     let site = |subnet, ip_key: &str, data_key: &str, v6: bool| {
         let text = fields
             .str(ip_key)

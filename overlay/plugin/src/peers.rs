@@ -80,7 +80,7 @@ pub fn read(file: &Path) -> Result<Fleet, CniError> {
 
 fn entry(key: &str, value: &Node) -> Result<Peer, lease::LeaseError> {
     let subnets = Subnets::parse(key)?;
-    lease::parse(key, &subnets, value.write_compact().as_bytes())
+    lease::from_node(key, &subnets, value)
 }
 
 // === impl Fleet ===
