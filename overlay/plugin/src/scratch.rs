@@ -66,12 +66,23 @@ impl Scratch {
     }
 }
 
-/// Every attachment of a network that has a file of ours. Other files of the directory are none of our business.
-pub fn all(data_dir: &Path, net: &NetName) -> Vec<Attachment> {
+/// Every attachment of a network that has a file of ours, and every container that has one under flannel's name. Other
+/// files of the directory are none of our business.
+pub fn all(data_dir: &Path, net: &NetName) -> (Vec<Attachment>, Vec<ContainerId>) {
     let entries = fs::read_dir(data_dir).into_iter().flatten().flatten();
-    let ours = entries.filter(|entry| read(&entry.path(), net).is_some());
-    let named = ours.filter_map(|entry| attachment(entry.file_name().to_str()?));
-    named.collect()
+    let of_network = entries.filter(|entry| read(&entry.path(), net).is_some());
+    let names = of_network.filter_map(|entry| entry.file_name().into_string().ok());
+    let (ours, flannels): (Vec<String>, Vec<String>) = names.partition(|name| name.contains('@'));
+    let ours = ours.iter().filter_map(|name| attachment(name));
+    let flannels = flannels
+        .iter()
+        .filter_map(|name| ContainerId::parse(name).ok());
+    (ours.collect(), flannels.collect())
+}
+
+/// Forgets what flannel's plugin kept of a container: its interface's name is in no file.
+pub fn remove_flannels(data_dir: &Path, id: &ContainerId) -> Result<(), CniError> {
+    remove(&data_dir.join(id.as_str()))
 }
 
 fn attachment(file_name: &str) -> Option<Attachment> {
@@ -157,7 +168,9 @@ mod tests {
         assert_eq!(files(&data), ["c1", "c1@eth0", "c1@net1"]);
         assert_eq!(one.read(&a).unwrap(), br#"{"name":"a"}"#);
         assert_eq!(two.read(&b).unwrap(), br#"{"name":"b"}"#);
-        assert_eq!(all(&data, &b), [at("c1", "net1")]);
+        let c1 = ContainerId::parse("c1").unwrap();
+        assert_eq!(all(&data, &b), (vec![at("c1", "net1")], vec![]));
+        assert_eq!(all(&data, &a), (vec![at("c1", "eth0")], vec![c1]));
         two.remove(&b).unwrap();
         assert_eq!(
             files(&data),

@@ -87,10 +87,14 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     if !delegate.frees() {
         return Ok(());
     }
-    for at in scratch::all(&places.data_dir, call.network()) {
-        if !valid.contains(&at) {
-            Scratch::of(&places.data_dir, &at).remove(call.network())?;
-        }
+    let (ours, flannels) = scratch::all(&places.data_dir, call.network());
+    for at in ours.iter().filter(|at| !valid.contains(at)) {
+        Scratch::of(&places.data_dir, at).remove(call.network())?;
+    }
+    // Flannel's own plugin told containers apart, not interfaces.
+    let is_valid = |id: &_| valid.iter().any(|at| at.container_id == *id);
+    for id in flannels.iter().filter(|id| !is_valid(*id)) {
+        scratch::remove_flannels(&places.data_dir, id)?;
     }
     Ok(())
 }

@@ -312,6 +312,31 @@ fn gc_keeps_who_is_valid() {
     });
 }
 
+/// Of pods that flannel's own plugin attached there is only the name it used.
+#[test]
+fn gc_frees_what_flannels_plugin_left() {
+    in_netns(|| {
+        let node = Node::new();
+        let pods = [Pod::new("a"), Pod::new("b")];
+        for (pod, id) in pods.iter().zip(["a", "b"]) {
+            node.call("ADD", id, pod.netns()).ok();
+            fs::remove_file(node.at(&format!("flannel/{id}@eth0"))).unwrap();
+        }
+        fs::write(node.at("flannel/other"), r#"{"name":"other"}"#).unwrap();
+        let gc = |valid: Value| {
+            node.with(node.call("GC", "", ""), "cni.dev/valid-attachments", valid)
+                .ok();
+        };
+        gc(json!([{"containerID": "a", "ifname": "eth0"}]));
+        assert_eq!(node.files("flannel"), ["a", "other"]);
+        assert_eq!(node.files("store/cbr0"), ["10.244.1.2"]);
+        gc(json!([]));
+        assert_eq!(node.files("flannel"), ["other"], "another network's");
+        fs::remove_file(node.at("flannel/other")).unwrap();
+        node.is_empty();
+    });
+}
+
 #[test]
 fn keys_that_are_not_the_users() {
     in_netns(|| {
