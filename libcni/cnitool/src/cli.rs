@@ -117,7 +117,8 @@ pub struct Gc {
     /// Attachments of pods that this runtime does not know are dead: containerd's or CRI-O's socket.
     #[arg(long, value_name = "SOCKET", conflicts_with = "from_netns")]
     pub from_cri: Option<PathBuf>,
-    /// Attachments whose namespace is gone are dead: a directory of namespaces, as /run/netns.
+    /// Attachments whose namespace was in this directory, as /run/netns, and is gone are dead. Those of other directories
+    /// are left alone.
     #[arg(long, value_name = "DIR")]
     pub from_netns: Option<PathBuf>,
     /// Only show what would be freed, and why.

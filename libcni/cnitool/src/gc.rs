@@ -104,6 +104,7 @@ fn life(options: &Gc) -> Result<Life> {
         return Ok(Life {
             containers: Some(containers),
             live,
+            within: None,
         });
     }
     let dir = options
@@ -119,6 +120,7 @@ fn life(options: &Gc) -> Result<Life> {
     Ok(Life {
         containers: None,
         live,
+        within: Some(dir.to_owned()),
     })
 }
 

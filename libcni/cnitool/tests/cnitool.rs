@@ -259,6 +259,29 @@ fn collecting_by_namespaces() {
         );
         assert_eq!(node.reservations().len(), 3, "a dry run frees nothing");
 
+        // Of another directory: not to be judged by this one. By another name it is the same.
+        fs::create_dir("/run/others").unwrap();
+        let others = node.ok(&[
+            "gc",
+            "--from-netns",
+            "/run/others",
+            "--dry-run",
+            "--grace",
+            "0s",
+        ]);
+        assert!(others.contains("is not in /run/others"), "{others}");
+        assert!(others.contains("1 would be freed, 2 kept"), "{others}");
+        std::os::unix::fs::symlink("/run", "/run/alias").unwrap();
+        let alias = node.ok(&[
+            "gc",
+            "--from-netns",
+            "/run/alias/netns",
+            "--dry-run",
+            "--grace",
+            "0s",
+        ]);
+        assert!(alias.contains("2 would be freed, 1 kept"), "{alias}");
+
         let freed = gc(&["--grace", "0s"]);
         assert!(freed.contains("2 freed, 1 kept, 0 failed"), "{freed}");
         assert_eq!(node.reservations(), ["10.40.1.2"]);

@@ -158,6 +158,15 @@ fn reservation_dirs(list: &NetworkList) -> Result<Vec<NetDir>, FindError> {
     Ok(dirs.collect())
 }
 
+/// By name, or by what the directory's name leads to (`/var/run` is `/run`).
+fn is_in(file: &Path, dir: &Path) -> bool {
+    let Some(parent) = file.parent() else {
+        return false;
+    };
+    let real = |dir: &Path| fs::canonicalize(dir).ok();
+    parent == dir || real(parent).is_some_and(|parent| Some(parent) == real(dir))
+}
+
 // === impl Found ===
 
 impl Found {
@@ -209,6 +218,9 @@ pub struct Life {
     /// Namespaces and addresses in use. Taken after [`find`], as is the list of containers: what came up
     /// meanwhile must be seen alive.
     pub live: Live,
+    /// Only attachments whose namespace was in this directory are judged, as far as the cache knows it: those of other
+    /// directories are somebody else's.
+    pub within: Option<PathBuf>,
 }
 
 /// What becomes of an attachment.
@@ -237,6 +249,12 @@ impl Life {
             return Verdict::Alive("the runtime knows the container".into());
         }
         let netns = found.netns().unwrap_or_default();
+        if let Some(dir) = &self.within
+            && !netns.is_empty()
+            && !is_in(Path::new(netns), dir)
+        {
+            return Verdict::Alive(format!("{netns} is not in {}", dir.display()));
+        }
         let inode = fs::metadata(netns).map(|m| m.ino());
         if inode
             .as_ref()

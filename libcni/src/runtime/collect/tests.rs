@@ -17,6 +17,7 @@ fn life(containers: Option<&[&str]>) -> Life {
     Life {
         containers: containers.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect()),
         live: Live::default(),
+        within: None,
     }
 }
 
