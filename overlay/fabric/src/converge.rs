@@ -70,7 +70,8 @@ pub struct Report {
     pub repaired: usize,
     /// Messages sent that change something.
     pub messages: usize,
-    /// What the kernel refused, and for which peer: its key, or a device's name.
+    /// What the kernel refused, and for which peer: its key, or a device's name; empty for the remains of a peer that
+    /// has left.
     pub failed: Vec<(String, NlError)>,
     /// Peers that are not believed.
     pub refused: Vec<Refusal>,

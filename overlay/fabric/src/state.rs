@@ -86,6 +86,9 @@ pub(crate) enum Leg {
 impl Tables {
     /// Takes in what the kernel has acknowledged.
     pub(crate) fn apply(&mut self, change: &Change) {
+        if !self.strays.is_empty() {
+            self.strays.retain(|stray| stray != change);
+        }
         match *change {
             Change::Fdb { mac, dst } => drop(self.fdb.insert(mac, dst)),
             Change::Neigh { ip, mac } => drop(self.neighs.insert(ip, mac)),

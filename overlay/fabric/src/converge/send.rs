@@ -4,7 +4,7 @@ use libcni::nl::{Batch, NlError, Socket};
 use nix::errno::Errno;
 
 use super::{Known, Report};
-use crate::state::{Change, Links, Step, Tables};
+use crate::state::{Change, Leg, Links, Path, Step, Tables};
 
 /// What is sent at once, in bytes: the socket's default buffer (`net.core.wmem_default`, 208 KiB) takes it.
 const AT_ONCE_BYTES: usize = 120 * 1024;
@@ -36,7 +36,7 @@ pub(super) fn all(
         for (step, outcome) in now.iter().zip(outcomes) {
             match outcome {
                 Err(error) if !is_done(&step.change, &error) => {
-                    doubt |= is_doubtful(&error);
+                    doubt |= is_doubtful(&step.change, &error);
                     report.failed.push((name(step.peer), error));
                 }
                 _ => {
@@ -46,9 +46,6 @@ pub(super) fn all(
             }
         }
         rest = later;
-    }
-    if !steps.is_empty() {
-        known.tables.strays.clear();
     }
     Ok(doubt)
 }
@@ -84,10 +81,13 @@ fn is_done(change: &Change, error: &NlError) -> bool {
 }
 
 /// Does it say that something is not as it is known to be, rather than that a peer is out of reach?
-fn is_doubtful(error: &NlError) -> bool {
-    [Errno::ENODEV, Errno::ENXIO, Errno::ENETDOWN, Errno::ENOENT]
-        .iter()
-        .any(|errno| error.is(*errno))
+fn is_doubtful(change: &Change, error: &NlError) -> bool {
+    let by_object = |path: &Path| matches!(path.leg, Leg::Object(_));
+    // Its next hop was there, or was made just before.
+    matches!(change, Change::Route { path, .. } if by_object(path))
+        || [Errno::ENODEV, Errno::ENXIO, Errno::ENETDOWN, Errno::ENOENT]
+            .iter()
+            .any(|errno| error.is(*errno))
 }
 
 // === impl Report ===

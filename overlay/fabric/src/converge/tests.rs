@@ -2,6 +2,7 @@
 
 mod backends;
 mod fixture;
+mod hostile;
 mod repair;
 mod shape;
 mod takeover;
