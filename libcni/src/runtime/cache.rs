@@ -115,7 +115,8 @@ impl Cache {
     pub(super) fn write(&self, saved: Saved<'_>) -> Result<(), RuntimeError> {
         let text = encode(KIND, saved).build().write_compact();
         let path = self.path(saved.key);
-        file::replace(&path, &self.draft_dir, text.as_bytes(), |_| Ok(()))
+        file::place(&path, &self.draft_dir)
+            .replace(text.as_bytes(), |_| Ok(()))
             .map(drop)
             .map_err(|e| file::failed("write", &path, e))
     }

@@ -3,13 +3,12 @@
 //! Nothing is synced to disk, as in the address store: an attachment does not outlive the boot, and what a power loss
 //! tears reads as absent.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Attach, RuntimeError};
+use crate::file::{self, Lasting, Place};
 use crate::spec::error::{CniError, Code};
 use crate::spec::{ContainerId, IfName, NetName};
 
@@ -57,82 +56,19 @@ impl Key {
     }
 }
 
-/// Puts a file in its place, complete: directories 0700, files 0600. Until then it is in `draft_dir`, on the same file
-/// system. `ready` sees the file before it has its name; the answer is the open file.
-pub(super) fn replace(
-    path: &Path,
-    draft_dir: &Path,
-    bytes: &[u8],
-    ready: impl FnOnce(&File) -> io::Result<()>,
-) -> io::Result<File> {
-    put(path, draft_dir, bytes, ready, |draft| {
-        fs::rename(draft, path)
-    })
-}
-
-/// As [`replace`], but what is there already stays, and is an error (`AlreadyExists`).
-pub(super) fn create_new(
-    path: &Path,
-    draft_dir: &Path,
-    bytes: &[u8],
-    ready: impl FnOnce(&File) -> io::Result<()>,
-) -> io::Result<File> {
-    put(path, draft_dir, bytes, ready, |draft| {
-        fs::hard_link(draft, path)?;
-        fs::remove_file(draft)
-    })
-}
-
-fn put(
-    path: &Path,
-    draft_dir: &Path,
-    bytes: &[u8],
-    ready: impl FnOnce(&File) -> io::Result<()>,
-    name: impl Fn(&Path) -> io::Result<()>,
-) -> io::Result<File> {
-    let draft = draft_dir.join(draft_name());
-    let write = || {
-        let mut file = in_dir(draft_dir, || create(&draft))?;
-        file.write_all(bytes)?;
-        ready(&file)?;
-        let dir = path.parent().unwrap_or(Path::new("."));
-        in_dir(dir, || name(&draft))?;
-        Ok(file)
-    };
-    write().inspect_err(|_: &io::Error| {
-        // Perhaps it was never made.
-        let _ = fs::remove_file(&draft);
-    })
-}
-
-/// As [`replace`], for a directory in which nobody minds a hidden file.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    replace(path, dir, bytes, |_| Ok(())).map(drop)
-}
-
-/// A hidden name that no other writer has.
-fn draft_name() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!(".new.{}.{next}", std::process::id())
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.open(path)
-}
-
-/// Tries again with the directory made, if that is what is missing.
-fn in_dir<T>(dir: &Path, mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    match attempt() {
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            attempt()
-        }
-        outcome => outcome,
+/// A place for a state file of one owner, which is nobody else's to read.
+pub(super) fn place<'a>(path: &'a Path, draft_dir: &'a Path) -> Place<'a> {
+    Place {
+        path,
+        draft_dir,
+        mode: 0o600,
+        lasting: Lasting::UntilReboot,
     }
+}
+
+/// Puts one there, in a directory in which nobody minds a hidden file.
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    file::replace(path, bytes, 0o600, Lasting::UntilReboot)
 }
 
 /// The files of a directory that are not hidden, sorted by name; none if there is no such directory.

@@ -89,9 +89,9 @@ impl Journal {
         let path = self.path(saved.key);
         let lock = |file: &File| file.try_lock().map_err(io::Error::from);
         let (dir, text) = (&self.dir, text.as_bytes());
-        let begun = match file::create_new(&path, dir, text, lock) {
+        let begun = match file::place(&path, dir).create_new(text, lock) {
             // What is there is torn or outdated, or the file system has no links; unless another ADD was quicker.
-            Err(_) if !is_locked(&path) => file::replace(&path, dir, text, lock),
+            Err(_) if !is_locked(&path) => file::place(&path, dir).replace(text, lock),
             begun => begun,
         };
         match begun {

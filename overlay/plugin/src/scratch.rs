@@ -5,11 +5,11 @@
 //! ID can be, so that a container may be on several flannel networks; and the first of them also has flannel's name, for
 //! its DEL after going back to it. Either name is read.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use libcni::file::{self, Lasting};
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::json::Fields;
 use libcni::spec::{Attachment, ContainerId, IfName, NetName, Node};
@@ -40,10 +40,9 @@ impl Scratch {
 
     /// Keeps it, whole or not at all.
     pub fn write(&self, conf: &[u8]) -> Result<(), CniError> {
-        let dir = self.own.parent().unwrap_or(Path::new("."));
         let write = || {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            replace(&self.own, conf)?;
+            // A pod that outlives a power failure is to be deleted by this.
+            file::replace(&self.own, conf, 0o600, Lasting::OnDisk)?;
             // Another network of this container has it, or flannel's plugin made it.
             match fs::hard_link(&self.own, &self.flannels) {
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
@@ -102,23 +101,6 @@ fn read(file: &Path, net: &NetName) -> Option<Vec<u8>> {
 fn name(conf: &[u8]) -> Option<String> {
     let node = Node::parse(conf).ok()?;
     Fields::of(&node, "").ok()?.str("name").ok()?
-}
-
-fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
-    let new = file.with_extension(format!("{}.new", std::process::id()));
-    let write = || {
-        let mut options = OpenOptions::new();
-        let mut draft: File = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        draft.write_all(content)?;
-        draft.sync_all()?; // a pod that outlives a power failure is to be deleted by this
-        fs::rename(&new, file)
-    };
-    write().inspect_err(|_| drop(fs::remove_file(&new)))
 }
 
 fn remove(file: &Path) -> Result<(), CniError> {
