@@ -1,6 +1,6 @@
 //! One node of a flannel-like network, as state: what the network is ([`conf`]), who else is in it ([`peer`]), what a
 //! directory says about it in flannel's words ([`lease`]), what this node is ([`own`], [`parent`], [`mac`]), which peers
-//! are believed ([`judge`]), how the kernel is made to agree ([`converge`]), and what the node's plugins are told
+//! are believed ([`mod@judge`]), how the kernel is made to agree ([`converge`]), and what the node's plugins are told
 //! ([`subnet_env`], [`status`]).
 //!
 //! Nothing here waits, spawns or runs on its own. The agent (`overlayd`) and the CNI plugin `overlay` are its users.

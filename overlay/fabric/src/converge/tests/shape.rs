@@ -9,7 +9,7 @@ use crate::{Fabric, Others, Peers};
 
 /// `flannel-wire.md` 3.1, attribute by attribute.
 #[test]
-fn item_2_the_device_is_flannels() {
+fn rule_9_item_2_the_device_is_flannels() {
     in_netns(|| {
         let node = Node::new();
         let mut fabric = node.fabric();
@@ -48,7 +48,7 @@ fn item_2_the_device_is_flannels() {
 
 /// `flannel-wire.md` 3.4.
 #[test]
-fn item_3_the_tables_are_flannels() {
+fn rule_2_item_3_the_tables_are_flannels() {
     in_netns(|| {
         let node = Node::new();
         let mut fabric = node.fabric();
