@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use etcd_client::{Client, Permission};
-use overlayd::directory::Directory;
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, Permission, TlsOptions};
 use overlayd::directory::etcd::{Etcd, Login, Options};
 
 use crate::node::*;
@@ -31,11 +30,17 @@ fn tls() -> Options {
     }
 }
 
-fn ctl(args: &str) -> String {
-    let files = "--cacert /run/ca.pem --cert /run/node.pem --key /run/node.key";
-    testkit::sh(&format!(
-        "ETCDCTL_API=3 etcdctl --endpoints https://127.0.0.1:2379 {files} {args}"
-    ))
+/// The administrator, who has every certificate there is.
+async fn tls_admin() -> Client {
+    let pem = |file: &str| std::fs::read(format!("/run/{file}")).unwrap();
+    let tls = TlsOptions::new()
+        .ca_certificate(Certificate::from_pem(pem("ca.pem")))
+        .identity(Identity::from_pem(pem("node.pem"), pem("node.key")));
+    admin_with(
+        "https://127.0.0.1:2379",
+        ConnectOptions::new().with_tls(tls),
+    )
+    .await
 }
 
 fn with_tls(more: &[&str], body: impl AsyncFnOnce()) {
@@ -50,11 +55,7 @@ fn with_tls(more: &[&str], body: impl AsyncFnOnce()) {
         args.extend(more);
         block_on(async {
             let _server = Server::start("https", &args);
-            testkit::eventually(PATIENCE, || {
-                let get = "--command-timeout 200ms get hello 2>&1 || true";
-                !ctl(get).contains("Error")
-            });
-            ctl(&format!("put {PREFIX}/config '{V4}'"));
+            put(&mut tls_admin().await, "config", V4).await;
             body().await;
         });
     });
@@ -222,7 +223,7 @@ fn section_1_8_users_with_the_rights_of_the_handbook() {
         let mut changed = me(1);
         changed.v4.as_mut().unwrap().vtep = me(3).v4.unwrap().vtep;
         node.me.send_replace(changed);
-        let root = etcd_client::ConnectOptions::new().with_user("root", "r");
+        let root = ConnectOptions::new().with_user("root", "r");
         let mut root = Client::connect([URL], Some(root)).await.unwrap();
         until("the new MAC", async || {
             let kv = get(&mut root, "subnets/10.5.1.0-24").await.unwrap();
@@ -247,10 +248,4 @@ fn section_1_8_users_with_the_rights_of_the_handbook() {
         })
         .await;
     });
-}
-
-#[test]
-fn a_directory_can_be_sent_to_another_thread() {
-    fn sendable<T: Directory>() {}
-    sendable::<Etcd>();
 }

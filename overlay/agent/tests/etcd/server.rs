@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use etcd_client::{Client, Compare, CompareOp, GetOptions, KeyValue, Txn, TxnOp};
+use etcd_client::{Client, Compare, CompareOp, ConnectOptions, GetOptions, KeyValue, Txn, TxnOp};
 
 const DATA: &str = "/run/etcd";
 pub const URL: &str = "http://127.0.0.1:2379";
@@ -82,8 +82,12 @@ pub async fn admin() -> Client {
 }
 
 pub async fn admin_at(url: &str) -> Client {
+    admin_with(url, ConnectOptions::new()).await
+}
+
+pub async fn admin_with(url: &str, options: ConnectOptions) -> Client {
     loop {
-        let client = Client::connect([url], None).await.unwrap();
+        let client = Client::connect([url], Some(options.clone())).await.unwrap();
         let mut kv = client.kv_client();
         let hello = tokio::time::timeout(Duration::from_millis(300), kv.get("hello", None));
         if matches!(hello.await, Ok(Ok(_))) {
