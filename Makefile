@@ -2,6 +2,7 @@
 
 PLUGINS := bridge loopback host-local overlay flannel
 TOOLS   := cnitool
+AGENTS  := overlayd
 UNITS   := podwire-gc.service podwire-gc.timer
 
 DESTDIR :=
@@ -53,13 +54,18 @@ help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 build: FLAGS = $(NO-UNWIND-$(HOST))
-build: ## Static executables of every plugin and tool, in dist/bin (which can serve as a CNI_PATH)
+build: ## Executables in dist/bin (which can serve as a CNI_PATH): plugins and tools static, the agent not
 	$(BUILD) --profile plugin $(patsubst %,--package %,$(filter-out flannel,$(PLUGINS)) $(TOOLS))
 	@cp -f $(OUT)/plugin/overlay $(OUT)/plugin/flannel # the same under the name that configurations have
+	cargo build --locked --profile agent $(patsubst %,--package %,$(AGENTS))
 	@mkdir -p dist/bin
 	@set -e; for program in $(PLUGINS) $(TOOLS); do \
 		! ldd $(OUT)/plugin/$$program 2>/dev/null | grep '=>' || { echo "$$program is not static" >&2; exit 1; }; \
 		cp $(OUT)/plugin/$$program dist/.$$program; \
+		mv -f dist/.$$program dist/bin/$$program; \
+	done; \
+	for program in $(AGENTS); do \
+		cp $(or $(CARGO_TARGET_DIR),target)/agent/$$program dist/.$$program; \
 		mv -f dist/.$$program dist/bin/$$program; \
 	done
 	@ls -l dist/bin
@@ -78,16 +84,16 @@ PUT = put() { \
 }
 
 install: ## Plugins into $(DESTDIR)$(BINDIR), cnitool into $(TOOLDIR), its timer into $(UNITDIR) (run `make build` first)
-	@for program in $(PLUGINS) $(TOOLS); do \
+	@for program in $(PLUGINS) $(TOOLS) $(AGENTS); do \
 		[ -x dist/bin/$$program ] || { echo "dist/bin/$$program is missing: run \`make build\` first" >&2; exit 1; }; \
 	done
 	@set -e; $(PUT); \
 	for plugin in $(PLUGINS); do put dist/bin/$$plugin 755 "$(DESTDIR)$(BINDIR)"; done; \
-	for tool in $(TOOLS); do put dist/bin/$$tool 755 "$(DESTDIR)$(TOOLDIR)"; done; \
+	for tool in $(TOOLS) $(AGENTS); do put dist/bin/$$tool 755 "$(DESTDIR)$(TOOLDIR)"; done; \
 	for unit in $(UNITS); do put libcni/cnitool/systemd/$$unit 644 "$(DESTDIR)$(UNITDIR)"; done
 
 uninstall: ## Remove them again
-	rm -f $(PLUGINS:%=$(DESTDIR)$(BINDIR)/%) $(TOOLS:%=$(DESTDIR)$(TOOLDIR)/%) $(UNITS:%=$(DESTDIR)$(UNITDIR)/%)
+	rm -f $(PLUGINS:%=$(DESTDIR)$(BINDIR)/%) $(TOOLS:%=$(DESTDIR)$(TOOLDIR)/%) $(AGENTS:%=$(DESTDIR)$(TOOLDIR)/%) $(UNITS:%=$(DESTDIR)$(UNITDIR)/%)
 
 deps: ## Install the Debian packages that build, demo, test and bench need, if any is missing
 	@command -v cargo >/dev/null || { echo 'cargo is missing: install Rust, see https://rustup.rs' >&2; exit 1; }

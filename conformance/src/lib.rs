@@ -4,6 +4,7 @@
 
 pub mod containerd;
 pub mod cri;
+pub mod deployment;
 pub mod differential;
 pub mod fleet;
 pub mod place;

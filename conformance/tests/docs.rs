@@ -16,7 +16,7 @@ use testkit::{Call, Output, Pod, eventually, in_netns, sh};
 #[path = "bed/network.rs"]
 mod network;
 
-use network::{Network, call_of, store};
+use network::{Network, store};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -57,6 +57,17 @@ fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
 /// What is between backticks.
 fn code_spans(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
+}
+
+/// How to call the plugin of a configuration. The verb is still to be said.
+fn call(conf: &Value, pod: &Pod, id: &str) -> Call {
+    let plugins = testkit::bin_dir();
+    Call::new(plugins.join(conf["type"].as_str().unwrap()))
+        .container(id)
+        .netns(pod.netns())
+        .ifname("eth0")
+        .cni_path(&plugins)
+        .stdin(conf.to_string())
 }
 
 #[test]
@@ -158,7 +169,7 @@ fn every_key_is_read(page_name: &str, below: &str) {
         for item in row[0].split(", ") {
             let spans = code_spans(item);
             let (call, wanted) = if let ["CNI_ARGS", key] = spans[..] {
-                let call = call_of(&conf, &pod, "c1").args(&format!("{key}=nonsense"));
+                let call = call(&conf, &pod, "c1").args(&format!("{key}=nonsense"));
                 (call, "nonsense".to_owned())
             } else {
                 let elsewhere = ["args.", "runtimeConfig."]
@@ -176,7 +187,7 @@ fn every_key_is_read(page_name: &str, below: &str) {
                     json!({"wrong": 1})
                 };
                 place.set(&mut conf, wrong);
-                (call_of(&conf, &pod, "c1"), place.name())
+                (call(&conf, &pod, "c1"), place.name())
             };
             let output = call.verb("ADD").run();
             assert!(!output.status.success(), "{item}: {output:?}");
@@ -266,14 +277,14 @@ fn every_error_code_of_bridge_occurs() {
             conf
         };
         let pod = Pod::new("pod");
-        let good = call_of(&conf, &pod, "c1");
+        let good = call(&conf, &pod, "c1");
         let mut seen = BTreeSet::new();
         let mut fails = |what: &str, wanted: u64, call: Call| {
             let output = call.run();
             assert_eq!(code(&output), wanted, "{what}: {output:?}");
             seen.insert(wanted);
         };
-        let add = |conf: &Value| call_of(conf, &pod, "c1").verb("ADD");
+        let add = |conf: &Value| call(conf, &pod, "c1").verb("ADD");
         fails(
             "no container ID",
             4,
@@ -307,14 +318,14 @@ fn every_error_code_of_bridge_occurs() {
         fails("the kernel refuses this route", 999, add(&unreachable));
 
         let result = good.clone().verb("ADD").ok();
-        fails("a second time", 101, call_of(&conf, &pod, "c2").verb("ADD"));
+        fails("a second time", 101, call(&conf, &pod, "c2").verb("ADD"));
         let mut changed = conf.clone();
         changed["prevResult"] = result;
         pod.sh("ip link set eth0 down");
         fails(
             "the pod end is down",
             103,
-            call_of(&changed, &pod, "c1").verb("CHECK"),
+            call(&changed, &pod, "c1").verb("CHECK"),
         );
         good.clone().verb("DEL").ok();
         sh("ip link del cbr0; ip link add cbr0 type veth peer cbr0-peer");
@@ -326,7 +337,7 @@ fn every_error_code_of_bridge_occurs() {
         fails(
             "the same, asked before",
             50,
-            call_of(&with("cniVersion", json!("1.1.0")), &pod, "c1").verb("STATUS"),
+            call(&with("cniVersion", json!("1.1.0")), &pod, "c1").verb("STATUS"),
         );
         sh("ip link del cbr0");
 
@@ -374,7 +385,7 @@ fn every_error_code_of_host_local_occurs() {
             assert_eq!(code(&output), wanted, "{what}: {output:?}");
             seen.insert(wanted);
         };
-        let add = |conf: &Value, id: &str| call_of(conf, &pod, id).verb("ADD");
+        let add = |conf: &Value, id: &str| call(conf, &pod, id).verb("ADD");
         fails("malformed CNI_ARGS", 4, add(&small, "c1").args("IP"));
         fails(
             "no directory",
@@ -391,7 +402,7 @@ fn every_error_code_of_host_local_occurs() {
         );
         fails("the gateway's", 7, add(&small, "c1").args("IP=10.40.1.1"));
         fails("in no set", 7, add(&small, "c1").args("IP=10.40.2.1"));
-        fails("holds none", 103, call_of(&small, &pod, "c1").verb("CHECK"));
+        fails("holds none", 103, call(&small, &pod, "c1").verb("CHECK"));
         add(&small, "c1").ok();
         fails("a second time", 104, add(&small, "c1"));
         fails("exhausted", 11, add(&small, "c2"));
@@ -399,7 +410,7 @@ fn every_error_code_of_host_local_occurs() {
         fails(
             "exhausted, asked before",
             50,
-            call_of(&small, &pod, "c2").verb("STATUS"),
+            call(&small, &pod, "c2").verb("STATUS"),
         );
         assert_eq!(seen, documented("host-local.md"));
     });

@@ -13,11 +13,6 @@ use libcni::runtime::{Attach, NetworkList, Runtime};
 use serde_json::{Value, json};
 use testkit::{Call, Pod, eventually, in_netns, sh};
 
-#[path = "bed/network.rs"]
-mod network;
-
-use network::call_of;
-
 const FILE: &str = "/run/operations";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
@@ -53,7 +48,14 @@ fn bridge() -> Value {
 }
 
 fn call(conf: &Value, verb: &str, pod: &Pod, id: &str) -> Call {
-    call_of(conf, pod, id).verb(verb)
+    let plugins = testkit::bin_dir();
+    Call::new(plugins.join(conf["type"].as_str().unwrap()))
+        .verb(verb)
+        .container(id)
+        .netns(pod.netns())
+        .ifname("eth0")
+        .cni_path(&plugins)
+        .stdin(conf.to_string())
 }
 
 fn recorded(call: Call) -> Call {

@@ -94,19 +94,16 @@ impl Network {
         if !previous.is_null() {
             conf["prevResult"] = previous.clone();
         }
-        call_of(&conf, pod, id).verb(verb).run()
+        let plugins = testkit::bin_dir();
+        Call::new(plugins.join(conf["type"].as_str().unwrap()))
+            .verb(verb)
+            .container(id)
+            .netns(pod.netns())
+            .ifname("eth0")
+            .cni_path(&plugins)
+            .stdin(conf.to_string())
+            .run()
     }
-}
-
-/// How the plugin of a configuration is called. The verb is still to be said.
-pub fn call_of(conf: &Value, pod: &Pod, id: &str) -> Call {
-    let plugins = testkit::bin_dir();
-    Call::new(plugins.join(conf["type"].as_str().unwrap()))
-        .container(id)
-        .netns(pod.netns())
-        .ifname("eth0")
-        .cni_path(&plugins)
-        .stdin(conf.to_string())
 }
 
 fn lay_over(conf: &mut Value, more: &Value) {

@@ -85,6 +85,10 @@ pub async fn join<D: Directory>(
         let me = place.me(&conf, &parent, macs);
         let lease = directory.lease(&conf, &me, before.as_ref()).await?;
         let own = place.own(&conf, parent, macs, &lease);
+        let subnet = |side: Option<OwnSide>| {
+            side.map_or_else(|| "none".to_owned(), |side| side.subnet.to_string())
+        };
+        info!(interface = %own.parent.name, v4 = %subnet(own.v4), v6 = %subnet(own.v6), "leased");
         Ok((
             lease,
             Joined {
@@ -230,7 +234,6 @@ impl Place {
         };
         let v4 = side(false, lease.v4, parent.v4.map(IpAddr::V4), mac);
         let v6 = side(true, lease.v6, parent.v6.map(IpAddr::V6), mac_v6);
-        info!(interface = %parent.name, v4 = ?v4.map(|side| side.subnet), v6 = ?v6.map(|side| side.subnet), "this node");
         Own {
             backend: conf.backend.clone(),
             parent,

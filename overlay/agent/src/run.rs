@@ -12,7 +12,9 @@ use tracing::info;
 
 use crate::agent::{Agent, Inputs};
 use crate::cache::Known;
+use crate::directory::etcd::{self, Etcd};
 use crate::directory::file::Files;
+use crate::directory::kubernetes::{self, Kubernetes};
 use crate::directory::{DirectoryError, Ready, View};
 use crate::http::{self, Told};
 use crate::join::{Ends, Place, join};
@@ -62,7 +64,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         view: view_sender,
     };
     let before = known.as_ref().map(Known::lease);
-    let directory = begin(&directory, place, before, ends)?;
+    let directory = begin(&directory, place, before, ends).await?;
     let inputs = Inputs {
         joined,
         view,
@@ -87,7 +89,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 }
 
 /// Begins to join by the directory that is wanted.
-fn begin(
+async fn begin(
     options: &DirectoryOptions,
     place: Place,
     before: Option<crate::directory::Lease>,
@@ -101,7 +103,53 @@ fn begin(
             let files = Files::open(dir, &node_name(options)?)?;
             Ok(tokio::spawn(join(files, place, before, ends)))
         }
-        DirectoryKind::Etcd | DirectoryKind::Kubernetes => bail!("not yet"),
+        DirectoryKind::Etcd => {
+            let etcd = Etcd::open(etcd_options(options)?)?;
+            Ok(tokio::spawn(join(etcd, place, before, ends)))
+        }
+        DirectoryKind::Kubernetes => {
+            let kubernetes = Kubernetes::open(kubernetes_options(options)).await?;
+            Ok(tokio::spawn(join(kubernetes, place, before, ends)))
+        }
+    }
+}
+
+fn etcd_options(options: &DirectoryOptions) -> anyhow::Result<etcd::Options> {
+    let endpoints = options
+        .etcd_endpoints
+        .split(',')
+        .map(str::trim)
+        .filter(|url| !url.is_empty());
+    let login = match (&options.etcd_username, &options.etcd_password) {
+        (None, None) => None,
+        (Some(user), Some(password)) => Some(etcd::Login {
+            user: user.clone(),
+            password: password.clone(),
+        }),
+        _ => bail!("--etcd-username and --etcd-password go together"),
+    };
+    Ok(etcd::Options {
+        endpoints: endpoints.map(str::to_owned).collect(),
+        prefix: options.etcd_prefix.clone(),
+        ca_file: options.etcd_cafile.clone(),
+        cert_file: options.etcd_certfile.clone(),
+        key_file: options.etcd_keyfile.clone(),
+        login,
+        ..etcd::Options::default()
+    })
+}
+
+fn kubernetes_options(options: &DirectoryOptions) -> kubernetes::Options {
+    let env = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    kubernetes::Options {
+        kubeconfig: options.kubeconfig_file.clone(),
+        api_url: options.kube_api_url.clone(),
+        annotation_prefix: options.kube_annotation_prefix.clone(),
+        net_conf: options.net_config_path.clone(),
+        node_name: options.node_name.clone(),
+        pod: env("POD_NAMESPACE").zip(env("POD_NAME")),
+        set_network_unavailable: options.set_node_network_unavailable,
+        ..kubernetes::Options::default()
     }
 }
 

@@ -38,13 +38,8 @@ pub struct Fleet {
 pub fn read(file: &Path) -> Result<Fleet, CniError> {
     let shown = file.display();
     let mut bytes = Vec::new();
-    let mut read = || {
-        let file = File::open(file)?;
-        let len = file.metadata()?.len().min(MAX_BYTES);
-        bytes.reserve(usize::try_from(len).unwrap_or_default() + 1);
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes)
-    };
-    read().map_err(|e| {
+    let read = File::open(file).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(|e| {
         let code = if e.kind() == ErrorKind::NotFound {
             Code::NotAvailable
         } else {

@@ -248,10 +248,7 @@ impl Directory for Files {
                 v6: links.lease.v6,
             }),
             me: links.me.borrow().clone(),
-            view: View {
-                complete: true,
-                ..View::default()
-            },
+            view: View::default(),
         };
         follower.follow(links).await;
         DirectoryError("the agent stopped".into())
@@ -280,7 +277,9 @@ impl Follower<'_> {
                 },
                 _ = rescan.tick() => {
                     watch.renew(&dir);
-                    let away = self.take_in_all().err();
+                    let read = self.take_in_all();
+                    self.view.complete |= read.is_ok();
+                    let away = read.err();
                     self.view.away = away.map(|e| format!("read {}: {e}", dir.display()));
                 }
                 changed = links.me.changed() => {

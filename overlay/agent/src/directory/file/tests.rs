@@ -219,3 +219,21 @@ fn a_network_of_ipv6_alone_is_refused() {
         assert!(refused.to_string().contains("Kubernetes"), "{refused}");
     });
 }
+
+/// The agent takes a complete view at its word, and removes who is not in it.
+#[test]
+fn no_view_is_complete_before_all_was_read() {
+    run(async {
+        let dir = dir();
+        let two = node(dir.path(), 2).await;
+        // Changes come while it begins.
+        for n in 0..20 {
+            let mut one = node(dir.path(), 1).await;
+            one.me.send(me(1)).unwrap();
+            fs::write(dir.path().join("subnets/note"), n.to_string()).unwrap();
+            one.sees(|view| view.complete).await;
+            assert!(one.view.borrow().peers.contains_key(&two.key()));
+            one.task.abort();
+        }
+    });
+}
