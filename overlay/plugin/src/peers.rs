@@ -15,7 +15,7 @@ use fabric::lease::{self, Subnets};
 use fabric::{Peer, Peers};
 use libcni::spec::IpNetwork;
 use libcni::spec::error::{CniError, Code};
-use libcni::spec::json::{Fields, Node};
+use libcni::spec::json::Node;
 
 /// Ten times what the largest fleet has.
 const MAX_BYTES: u64 = 16 << 20;
@@ -57,14 +57,14 @@ pub fn read(file: &Path) -> Result<Fleet, CniError> {
         return Err(invalid(format!("has more than {MAX_BYTES} bytes")));
     }
     let node = Node::parse(&bytes).map_err(|e| invalid(format!("is not JSON: {e}")))?;
-    if !matches!(node, Node::Object(_)) {
+    let Node::Object(entries) = &node else {
         return Err(invalid(format!("is {}, no object", node.kind())));
-    }
-    let fields = Fields::of(&node, "")?;
+    };
     let mut fleet = Fleet::default();
-    for (key, value) in fields.entries() {
+    // Of equal keys the last entry counts; told by the map, for there may be many.
+    for (key, value) in entries {
         match entry(key, value) {
-            Ok(peer) => drop(fleet.peers.insert(key.to_owned(), Arc::new(peer))),
+            Ok(peer) => drop(fleet.peers.insert(key.clone(), Arc::new(peer))),
             Err(why) => {
                 let key: String = key
                     .chars()
@@ -148,6 +148,10 @@ mod tests {
             let error = read_text(text).unwrap_err();
             assert_eq!(error.code, Code::InvalidConfig, "{error}");
         }
+        // As many entries as it may hold are read in a time that grows with their number.
+        let many: Vec<String> = (0..300_000).map(|n| format!("\"{n}\":0")).collect();
+        let many = format!("{{{}}}", many.join(","));
+        assert_eq!(read_text(many.as_bytes()).unwrap().notes.len(), 300_000);
         let huge = vec![b' '; 17 << 20];
         assert!(read_text(&huge).unwrap_err().msg.contains("more than"));
     }
