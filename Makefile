@@ -18,7 +18,7 @@ STATIC  = -C target-feature=+crt-static
 # What rust-lld, the toolchain's own linker on x86-64, takes off a static executable: 110 KB.
 SMALL-x86_64-unknown-linux-gnu = $(patsubst %,-C link-arg=-Wl$(comma)%,--icf=all --pack-dyn-relocs=relr -znoseparate-code -O2)
 # What it takes off one that does not unwind: 160 KB more.
-NO-UNWIND-x86_64-unknown-linux-gnu = -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,-T,$(CURDIR)/plugins/small.ld
+NO-UNWIND-x86_64-unknown-linux-gnu = -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,-T,plugins/small.ld
 comma   := ,
 BUILD   = RUSTFLAGS='$(STATIC) $(SMALL-$(HOST)) $(FLAGS)' cargo build --locked --target $(HOST)
 
