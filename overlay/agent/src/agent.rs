@@ -33,7 +33,7 @@ const REST: u32 = 10;
 const LONGEST_REST: Duration = Duration::from_millis(500);
 /// A step that failed is done again after so long.
 const AGAIN: Duration = Duration::from_millis(500);
-/// The peers are kept on disk so long after they changed.
+/// The peers are kept on disk so long after they changed; the first time at once.
 const KEEP_AFTER: Duration = Duration::from_secs(2);
 
 /// The ends of what others do.
@@ -69,6 +69,7 @@ pub struct Agent {
     due: Option<Instant>,
     rested: Instant,
     keep: Option<Instant>,
+    kept: bool,
     interest: Interest,
     last: Option<Outcome>,
     /// The view that the last step, or the one that runs, is about.
@@ -95,6 +96,7 @@ impl Agent {
             due: None,
             rested: Instant::now(),
             keep: None,
+            kept: false,
             interest: Interest::default(),
             last: None,
             about: Arc::default(),
@@ -317,7 +319,8 @@ impl Agent {
         ];
         self.interest = Interest::of(names.into_iter().flatten().collect());
         self.last = Some(outcome);
-        self.keep.get_or_insert(Instant::now() + KEEP_AFTER);
+        let after = if self.kept { KEEP_AFTER } else { Duration::ZERO };
+        self.keep.get_or_insert(Instant::now() + after);
         self.report_ready();
     }
 
@@ -494,6 +497,7 @@ impl Agent {
             warn!(%error, dir = %self.options.state_dir.display(), "cannot keep the peers for the next start");
         }
         self.known = Some(known);
+        self.kept = true;
     }
 
     fn metrics(&self, with: impl FnOnce(&mut Metrics)) {

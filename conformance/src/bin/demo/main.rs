@@ -1,4 +1,5 @@
-//! `make demo`: two pods under a real containerd, what our plugins made for them, and that nothing is left afterwards.
+//! `make demo`: two pods under a real containerd, what our plugins made for them, and that nothing is left afterwards;
+//! then three nodes with `overlayd`, whose pods reach each other.
 //!
 //! Everything happens on a node of its own (see [`conformance::containerd`]); the machine's network is not touched.
 //! Exit status 0 only if every ping was answered and nothing was left, in the node and on the machine.
@@ -6,6 +7,7 @@
 // It talks to people.
 #![allow(clippy::print_stdout)]
 
+mod overlay;
 mod sight;
 mod table;
 
@@ -28,10 +30,15 @@ static BEGUN: OnceLock<Instant> = OnceLock::new();
 
 fn main() -> ExitCode {
     BEGUN.get_or_init(Instant::now);
-    let outcome = plugin_directory().and_then(|plugins| {
-        stop_on_signals()?;
-        demo(&plugins)
-    });
+    let outcome = match inside() {
+        Some(plugins) => overlay::demo(&plugins),
+        None => plugin_directory().and_then(|plugins| {
+            stop_on_signals()?;
+            demo(&plugins)?;
+            println!();
+            overlay::run(&plugins)
+        }),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -39,6 +46,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The plugins, if this is the second part's own process.
+fn inside() -> Option<PathBuf> {
+    let mut arguments = std::env::args().skip(1);
+    (arguments.next()? == overlay::INSIDE)
+        .then(|| arguments.next())?
+        .map(PathBuf::from)
 }
 
 fn plugin_directory() -> Result<PathBuf> {
@@ -134,7 +149,7 @@ fn demo(plugins: &std::path::Path) -> Result<()> {
     );
     ensure!(clean && on_machine.is_empty(), "something was left behind");
     println!();
-    say("done: everything answered, nothing is left");
+    say("everything answered, nothing is left");
     Ok(())
 }
 
