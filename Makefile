@@ -107,7 +107,7 @@ deps: ## Install the Debian packages that build, demo, test and bench need, if a
 	$$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$missing >/dev/null || \
 	{ echo "deps: could not install$$missing" >&2; exit 1; }
 
-demo: ## Two pods under a private containerd: pings, what was made, and that nothing is left (needs root)
+demo: ## Two pods under a private containerd, and three nodes with overlayd: pings, what was made, nothing left (needs root)
 	@[ "$$(id -u)" = 0 ] || { echo 'The demo makes namespaces and runs containerd, which needs root:' \
 		'sudo --preserve-env=PATH make demo' >&2; exit 1; }
 	@$(MAKE) --no-print-directory deps build

@@ -319,7 +319,11 @@ impl Agent {
         ];
         self.interest = Interest::of(names.into_iter().flatten().collect());
         self.last = Some(outcome);
-        let after = if self.kept { KEEP_AFTER } else { Duration::ZERO };
+        let after = if self.kept {
+            KEEP_AFTER
+        } else {
+            Duration::ZERO
+        };
         self.keep.get_or_insert(Instant::now() + after);
         self.report_ready();
     }

@@ -29,7 +29,8 @@ fn main() -> ExitCode {
 }
 
 fn agent(options: Options) -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_from_env("OVERLAYD_LOG").unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
+    let filter = EnvFilter::try_from_env("OVERLAYD_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
