@@ -8,21 +8,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use fabric::converge::{Others, Peers, Report};
-use fabric::{NetConf, Status, SubnetEnv};
+use fabric::{NetConf, Status};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use crate::cache::Known;
-use crate::conflist;
 use crate::directory::{DirectoryError, Me, Ready, View};
 use crate::events::{Event, Events, Interest};
 use crate::join::Joined;
 use crate::metrics::Metrics;
-use crate::notify;
 use crate::options::NodeOptions;
 use crate::rules::Rules;
 use crate::step::{Doubts, Outcome, Work};
+
+mod word;
 
 /// Events of the kernel come in crowds; so long after the first, most are there.
 const CROWD: Duration = Duration::from_millis(20);
@@ -69,6 +69,8 @@ pub struct Agent {
     due: Option<Instant>,
     rested: Instant,
     keep: Option<Instant>,
+    /// The write that goes on, on a disk that may be slow.
+    keeping: Option<JoinHandle<()>>,
     kept: bool,
     interest: Interest,
     last: Option<Outcome>,
@@ -96,6 +98,7 @@ impl Agent {
             due: None,
             rested: Instant::now(),
             keep: None,
+            keeping: None,
             kept: false,
             interest: Interest::default(),
             last: None,
@@ -138,13 +141,16 @@ impl Agent {
                 event = events.next(&interest) => self.seen(event),
                 _ = resync.tick() => self.look(Doubts::ALL, Duration::ZERO),
                 () = until(due) => {}
-                () = until(self.keep) => self.keep(),
+                () = until(self.keep.filter(|_| self.keeping.is_none())) => self.keep(),
+                _ = wait(&mut self.keeping) => self.keeping = None,
             }
         }
-        self.keep();
         if let Some(step) = self.step.take() {
             let _ = step.await;
         }
+        let _ = wait_if(&mut self.keeping).await;
+        self.keep();
+        let _ = wait_if(&mut self.keeping).await;
         Ok(())
     }
 
@@ -285,8 +291,8 @@ impl Agent {
         if let Some(me) = &outcome.me {
             self.inputs.me.send_replace(Some(me.clone()));
         }
-        if outcome.rules.is_err() || outcome.rules != self.rules {
-            self.tell_rules(&outcome.rules);
+        if let Some(rules) = &outcome.rules {
+            self.tell_rules(rules);
         }
         match &outcome.report {
             Ok(report) => self.tell(report),
@@ -304,12 +310,8 @@ impl Agent {
         }
         let took = outcome.report.as_ref().map_or(AGAIN, |report| report.took);
         self.rested = Instant::now() + (took * REST).min(LONGEST_REST);
-        if outcome.rules.is_err()
-            || outcome
-                .report
-                .as_ref()
-                .map_or(true, |report| !report.failed.is_empty())
-        {
+        let failed = |report: &Report| !report.failed.is_empty();
+        if self.rules.is_err() || outcome.report.as_ref().map_or(true, failed) {
             self.look(Doubts::ALL, AGAIN);
         }
         let names = [
@@ -328,164 +330,6 @@ impl Agent {
         self.report_ready();
     }
 
-    fn tell_rules(&mut self, rules: &Result<(), String>) {
-        match rules {
-            Ok(()) => info!("packet filtering is as it has to be again"),
-            Err(why) => {
-                self.metrics(|metrics| metrics.failed("rules"));
-                error!(%why, "packet filtering is not as it has to be");
-            }
-        }
-        self.rules = rules.clone();
-    }
-
-    fn tell(&mut self, report: &Report) {
-        let heard = self
-            .about
-            .heard
-            .filter(|_| report.messages > 0 && report.repaired == 0);
-        let peers = self.about.peers.len();
-        self.metrics(|metrics| metrics.reconciled(report, peers, heard));
-        if report.repaired > 0 {
-            warn!(
-                repaired = report.repaired,
-                "somebody else changed what is this agent's"
-            );
-        }
-        if report.messages > 0 {
-            let Report {
-                added,
-                changed,
-                removed,
-                took,
-                ..
-            } = report;
-            info!(added, changed, removed, took = ?took, "the kernel agrees");
-        }
-        for (peer, why) in &report.failed {
-            error!(%peer, %why, "cannot reach a peer");
-        }
-        let refused: BTreeSet<String> = report
-            .refused
-            .iter()
-            .map(|refusal| format!("{}: {}", refusal.key, refusal.reason))
-            .collect();
-        for refusal in refused.difference(&self.refused) {
-            warn!(%refusal, "a peer is not believed");
-        }
-        self.refused = refused;
-    }
-
-    /// What is missing, if anything is.
-    fn missing(&self) -> Option<String> {
-        let Some(last) = &self.last else {
-            return Some("no lease yet".into());
-        };
-        if let Err(why) = &last.report {
-            return Some(why.clone());
-        }
-        if let Err(why) = &self.rules {
-            return Some(why.clone());
-        }
-        if let Some(why) = &self.about.lost {
-            return Some(why.clone());
-        }
-        if !self.about.complete && self.known.is_none() {
-            return Some("the directory has not told of the other nodes yet".into());
-        }
-        let failed = last.report.iter().flat_map(|report| &report.failed).next();
-        failed.map(|(peer, why)| format!("peer {peer}: {why}"))
-    }
-
-    /// Tells plugins, runtime and directory whether pods have a network. The configuration that lets a runtime start
-    /// pods comes last.
-    fn report_ready(&mut self) {
-        let ready = match self.missing().or_else(|| self.write_env().err()) {
-            None => Ready::Yes,
-            Some(why) => Ready::No(why),
-        };
-        if *self.inputs.ready.borrow() != ready {
-            match &ready {
-                Ready::Yes => {
-                    info!("ready");
-                    notify::ready();
-                }
-                Ready::No(why) => warn!(%why, "not ready"),
-            }
-        }
-        self.metrics(|metrics| metrics.ready(ready == Ready::Yes));
-        self.write_status(&ready);
-        if ready == Ready::Yes {
-            let file = &self.options.cni_conf;
-            match conflist::ensure(file, self.options.cni_conf_template.as_deref()) {
-                Ok(true) => info!(file = %file.display(), "wrote the CNI configuration"),
-                Ok(false) => {}
-                Err(error) => {
-                    error!(file = %file.display(), %error, "cannot write the CNI configuration")
-                }
-            }
-        }
-        self.inputs.ready.send_if_modified(|before| {
-            let changed = *before != ready;
-            *before = ready;
-            changed
-        });
-    }
-
-    fn write_env(&self) -> Result<(), String> {
-        let Some(last) = &self.last else {
-            return Ok(());
-        };
-        let sides = [last.own.v4, last.own.v6];
-        let env = SubnetEnv {
-            networks: sides.iter().flatten().map(|side| side.network).collect(),
-            subnets: sides.iter().flatten().map(|side| side.subnet).collect(),
-            mtu: last.own.pod_mtu(),
-            ip_masq: self.options.ip_masq,
-        };
-        let file = &self.options.subnet_file;
-        if SubnetEnv::read(file).is_ok_and(|there| there == env) {
-            return Ok(());
-        }
-        env.write(file)
-            .map_err(|e| format!("write {}: {e}", file.display()))
-    }
-
-    fn write_status(&mut self, ready: &Ready) {
-        let own = self.last.as_ref().map(|last| &last.own);
-        let status = Status {
-            ready: *ready == Ready::Yes,
-            reason: match ready {
-                Ready::Yes => String::new(),
-                Ready::No(why) => why.clone(),
-            },
-            devices: own
-                .into_iter()
-                .flat_map(|own| [own.device(false), own.device(true)])
-                .flatten()
-                .collect(),
-            converged: String::new(),
-            pid: std::process::id(),
-        };
-        if self.status.as_ref() == Some(&status) {
-            return;
-        }
-        let converged = if status.ready {
-            rfc3339()
-        } else {
-            String::new()
-        };
-        let written = Status {
-            converged,
-            ..status.clone()
-        }
-        .write(&self.options.subnet_file);
-        match written {
-            Ok(()) => self.status = Some(status),
-            Err(error) => error!(%error, "cannot tell the CNI plugin"),
-        }
-    }
-
     /// Keeps what is known, for the next start and for `overlayd show`.
     fn keep(&mut self) {
         self.keep = None;
@@ -497,9 +341,12 @@ impl Agent {
             return; // what was known before is more
         }
         let known = Known::of(conf, &last.own, &self.about, &report.refused, rfc3339());
-        if let Err(error) = known.write(&self.options.state_dir) {
-            warn!(%error, dir = %self.options.state_dir.display(), "cannot keep the peers for the next start");
-        }
+        let (dir, text) = (self.options.state_dir.clone(), known.clone());
+        self.keeping = Some(tokio::task::spawn_blocking(move || {
+            if let Err(error) = text.write(&dir) {
+                warn!(%error, dir = %dir.display(), "cannot keep the peers for the next start");
+            }
+        }));
         self.known = Some(known);
         self.kept = true;
     }
@@ -524,6 +371,11 @@ async fn until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
+}
+
+/// As [`wait`], but not for nothing.
+async fn wait_if<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
+    task.take()?.await.ok()
 }
 
 async fn wait<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {

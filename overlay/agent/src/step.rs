@@ -36,8 +36,8 @@ pub struct Work {
 pub struct Outcome {
     /// What was done, or why nothing could be.
     pub report: Result<Report, String>,
-    /// Whether packet filtering is as it has to be.
-    pub rules: Result<(), String>,
+    /// Whether packet filtering is as it has to be, if that was in doubt.
+    pub rules: Option<Result<(), String>>,
     /// This node, as it is to be.
     pub own: Own,
     /// What to tell the others, if that is not what was told.
@@ -126,11 +126,7 @@ impl Work {
             self.fabric.doubt();
         }
         let report = self.fabric.follow(peers, others).map_err(|e| e.to_string());
-        let rules = if doubts.rules {
-            self.rules.ensure(self.fabric.own())
-        } else {
-            Ok(())
-        };
+        let rules = doubts.rules.then(|| self.rules.ensure(self.fabric.own()));
         Outcome {
             report,
             rules,
@@ -142,7 +138,7 @@ impl Work {
     fn failed(&self, why: String) -> Outcome {
         Outcome {
             report: Err(why),
-            rules: Ok(()),
+            rules: None,
             own: self.fabric.own().clone(),
             me: None,
         }
