@@ -4,6 +4,16 @@
 
 #[path = "overlay/chaos.rs"]
 mod chaos;
+#[path = "overlay/etcd.rs"]
+mod etcd;
+#[path = "overlay/hostile.rs"]
+mod hostile;
+#[path = "overlay/probe.rs"]
+mod probe;
+#[path = "overlay/takeover.rs"]
+mod takeover;
+#[path = "overlay/witness.rs"]
+mod witness;
 
 use std::path::Path;
 use std::time::Duration;

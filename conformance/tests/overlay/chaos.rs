@@ -2,28 +2,19 @@
 //! not noticed.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use conformance::deployment::{Agent, Deployment, Plan, Pod};
 use conformance::fleet::Space;
 use testkit::in_netns;
 
-/// Of the outsider.
-const URL: &str = "http://192.168.64.100:2379";
+use crate::etcd::{Etcd, URL};
+use crate::witness::Echo;
+
 const MUTATIONS: usize = 200;
 /// One goes wrong this often: faster than an agent heals, at times.
 const EVERY: Duration = Duration::from_millis(25);
 const HEALED_WITHIN: Duration = Duration::from_secs(1);
-
-/// etcd, as Debian has it.
-struct Etcd<'a> {
-    space: &'a Space,
-    server: Option<Child>,
-}
-
-/// An echo request each 10 ms.
-struct Witness(Option<Child>);
 
 /// Numbers that look random and are the same for the same seed (xorshift64).
 struct Dice(u64);
@@ -47,103 +38,6 @@ const ON_THE_OTHERS: [&str; 4] = [
     "bridge fdb show dev flannel.1 | grep \"dst $IP \" | while read mac _; do bridge fdb del $mac dev flannel.1 dst $IP self; done",
     "ip neigh replace ${SUBNET%/*} lladdr 02:00:00:00:77:77 nud permanent dev flannel.1",
 ];
-
-impl<'a> Etcd<'a> {
-    fn start(space: &'a Space) -> Self {
-        let mut etcd = Self {
-            space,
-            server: None,
-        };
-        etcd.resume();
-        etcd
-    }
-
-    fn resume(&mut self) {
-        let mut command = self.space.command("etcd");
-        command.args([
-            "--data-dir=/run/etcd",
-            "--log-level=error",
-            "--unsafe-no-fsync",
-        ]);
-        command.args(["--listen-client-urls", URL, "--advertise-client-urls", URL]);
-        command.args(["--listen-peer-urls=http://127.0.0.1:0"]);
-        self.server = Some(
-            command
-                .stdin(Stdio::null())
-                .stderr(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()
-                .unwrap(),
-        );
-        testkit::eventually(Duration::from_secs(20), || {
-            self.ctl(&["get", "config"]).is_some()
-        });
-    }
-
-    fn ctl(&self, args: &[&str]) -> Option<String> {
-        let mut command = self.space.command("etcdctl");
-        command
-            .env("ETCDCTL_API", "3")
-            .args([&format!("--endpoints={URL}"), "--command-timeout=2s"])
-            .args(args);
-        let output = command.output().unwrap();
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8(output.stdout).unwrap())
-    }
-
-    fn compact(&self) {
-        let Some(status) = self.ctl(&["get", "config", "-w", "json"]) else {
-            return;
-        };
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        self.ctl(&["compact", &status["header"]["revision"].to_string()]);
-    }
-
-    fn kill(&mut self) {
-        let mut server = self.server.take().unwrap();
-        server.kill().unwrap();
-        server.wait().unwrap();
-    }
-}
-
-impl Drop for Etcd<'_> {
-    fn drop(&mut self) {
-        if self.server.is_some() {
-            self.kill();
-        }
-    }
-}
-
-impl Witness {
-    fn between(from: &Pod, to: &Pod) -> Self {
-        let mut ping = from.space.command("ping");
-        ping.args(["-n", "-q", "-i", "0.01", "-W", "2", &to.ip]);
-        Self(Some(
-            ping.stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap(),
-        ))
-    }
-
-    fn ask(mut self) -> String {
-        let ping = self.0.take().unwrap();
-        let pid = nix::unistd::Pid::from_raw(ping.id().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
-        String::from_utf8(ping.wait_with_output().unwrap().stdout).unwrap()
-    }
-}
-
-impl Drop for Witness {
-    fn drop(&mut self) {
-        if let Some(mut ping) = self.0.take() {
-            let _ = ping.kill();
-            let _ = ping.wait();
-        }
-    }
-}
 
 impl Dice {
     fn below(&mut self, n: usize) -> usize {
@@ -243,7 +137,7 @@ fn two_hundred_mutations() {
             .unwrap();
         let subnet = subnet.replace(".1/24", ".0/24");
 
-        let witness = Witness::between(&pods[0], &pods[1]);
+        let witness = Echo::between(&pods[0].space, &pods[1].ip);
         let mut log = Vec::new();
         for _ in 0..MUTATIONS {
             let next = Instant::now() + EVERY;

@@ -1,5 +1,6 @@
 //! What the agent counts, for Prometheus.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ type Seconds = Gauge<f64, AtomicU64>;
 
 /// Seconds that reconciling is sorted by: from a look that changes nothing to a cold start of a large cluster.
 const BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+/// So many of a kind are named, and all are counted: who fills a directory with lies does not fill the scraper.
+const MOST_NAMED: usize = 1000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
@@ -28,6 +31,11 @@ struct ByReason {
 struct ByPeer {
     peer: String,
     reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByEntry {
+    entry: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,6 +53,7 @@ pub struct Metrics {
     peers_refused: Family<ByReason, Gauge>,
     peer_refused: Family<ByPeer, Gauge>,
     skipped: Gauge,
+    entry_skipped: Family<ByEntry, Gauge>,
     directory_up: Gauge,
     directory_lag: Seconds,
     directory_events: Counter,
@@ -95,6 +104,11 @@ impl Metrics {
             metrics.skipped.clone(),
         );
         registry.register(
+            "entry_skipped",
+            "1 for each entry of the directory that cannot be read",
+            metrics.entry_skipped.clone(),
+        );
+        registry.register(
             "directory_up",
             "1 while the directory can be reached",
             metrics.directory_up.clone(),
@@ -142,6 +156,10 @@ impl Metrics {
     pub fn viewed(&mut self, view: &View) {
         self.peers.set(count(view.peers.len()));
         self.skipped.set(count(view.skipped.len()));
+        self.entry_skipped.clear();
+        for entry in view.skipped.keys().take(MOST_NAMED).cloned() {
+            self.entry_skipped.get_or_create(&ByEntry { entry }).set(1);
+        }
         self.directory_up
             .set(i64::from(view.away.is_none() && view.complete));
         self.directory_events
@@ -169,17 +187,21 @@ impl Metrics {
         self.drift.inc_by(report.repaired as u64);
         self.peers_refused.clear();
         self.peer_refused.clear();
+        let mut named = BTreeSet::new();
         for refusal in &report.refused {
             let reason = refusal.reason.label().to_owned();
-            self.peer_refused
-                .get_or_create(&ByPeer {
-                    peer: refusal.key.clone(),
-                    reason: reason.clone(),
-                })
-                .set(1);
+            named.insert(&refusal.key);
+            if named.len() <= MOST_NAMED {
+                self.peer_refused
+                    .get_or_create(&ByPeer {
+                        peer: refusal.key.clone(),
+                        reason: reason.clone(),
+                    })
+                    .set(1);
+            }
             self.peers_refused.get_or_create(&ByReason { reason }).inc();
         }
-        let failed: std::collections::BTreeSet<&str> = report
+        let failed: BTreeSet<&str> = report
             .failed
             .iter()
             .map(|(peer, _)| peer.as_str())

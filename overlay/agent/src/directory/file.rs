@@ -95,7 +95,9 @@ impl Files {
             let Lease { v4, v6 } = entry.lease();
             let leasable = v4.is_some_and(|v4| v4_net.leases(&v4));
             let is_own = |peer: Peer| same_node(&peer, me);
-            if own.is_none()
+            // Of several the one of before: the others are lies, or of a network that is no more.
+            let better = own.is_none() || Some(&entry.lease()) == before;
+            if better
                 && leasable
                 && entry
                     .read(&self.subnets())
@@ -108,22 +110,15 @@ impl Files {
             taken.extend(v4);
             taken_v6.extend(v6);
         }
-        let before = own.as_ref().or(before);
+        // What it has it keeps, whatever others say they have.
+        let Lease { v4, v6 } = own.unwrap_or_default();
+        let before = before.copied().unwrap_or_default();
         let full = |net| format!("no subnet of {net} is free");
-        let v4 = pick(
-            v4_net,
-            &taken,
-            before.and_then(|lease| lease.v4.as_ref()),
-            &self.node,
-        );
+        let v4 = v4.or_else(|| pick(v4_net, &taken, before.v4.as_ref(), &self.node));
         let v4 = v4.ok_or_else(|| full(v4_net.net))?;
         let v6 = conf.v6.as_ref().map(|net| {
-            let free = pick(
-                net,
-                &taken_v6,
-                before.and_then(|lease| lease.v6.as_ref()),
-                &self.node,
-            );
+            let held = v6.filter(|v6| net.leases(v6));
+            let free = held.or_else(|| pick(net, &taken_v6, before.v6.as_ref(), &self.node));
             free.ok_or_else(|| full(net.net))
         });
         Ok(Lease {

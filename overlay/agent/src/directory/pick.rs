@@ -10,8 +10,12 @@ use fabric::Network;
 use fabric::conf::{address, number};
 use libcni::spec::IpNetwork;
 
+/// By so many bits at least a node's subnet is longer than the network (flannel, `pkg/subnet/config.go`).
+const NODE_BITS: u8 = 2;
+
 /// A free subnet of the network: `before` if it is free and may be leased, else one of the choice of `identity`.
-/// `None` if all are taken. What is taken may have any length and be anywhere.
+/// `None` if all are taken. What is taken may have any length and be anywhere; what is larger than flannel lets any
+/// node's subnet of the network be is nobody's, and does not keep others from joining.
 pub fn pick<'a>(
     network: &Network,
     taken: impl IntoIterator<Item = &'a IpNetwork>,
@@ -43,6 +47,8 @@ struct Slots {
     step: u128,
     count: u128,
     len: u8,
+    /// The shortest prefix that a node's subnet can have.
+    least_len: u8,
     v6: bool,
 }
 
@@ -66,6 +72,7 @@ impl Slots {
             step,
             count: last.saturating_sub(first) / step + 1,
             len: network.subnet_len,
+            least_len: network.net.prefix().saturating_add(NODE_BITS),
             v6,
         }
     }
@@ -84,7 +91,7 @@ impl Slots {
         let end = self.first + (self.count - 1) * self.step + (self.step - 1);
         let mut spans: Vec<Span> = taken
             .into_iter()
-            .filter(|net| net.is_ipv6() == self.v6)
+            .filter(|net| net.is_ipv6() == self.v6 && net.prefix() >= self.least_len)
             .filter_map(|net| {
                 let from = number(net.network()).max(self.first);
                 let to = number(net.broadcast()).min(end);
