@@ -6,8 +6,12 @@
 mod chaos;
 #[path = "overlay/etcd.rs"]
 mod etcd;
+#[path = "overlay/host_gw.rs"]
+mod host_gw;
 #[path = "overlay/hostile.rs"]
 mod hostile;
+#[path = "overlay/parent.rs"]
+mod parent;
 #[path = "overlay/probe.rs"]
 mod probe;
 #[path = "overlay/takeover.rs"]
@@ -21,8 +25,12 @@ use std::time::Duration;
 use conformance::deployment::{Deployment, Plan};
 use testkit::in_netns;
 
+fn plan() -> Plan {
+    Plan::new(&testkit::bin_dir(), Path::new("/run/overlay"))
+}
+
 fn deployment(change: impl FnOnce(&mut Plan)) -> Deployment {
-    let mut plan = Plan::new(&testkit::bin_dir(), Path::new("/run/overlay"));
+    let mut plan = plan();
     change(&mut plan);
     let mut all = Deployment::new(plan, 3).unwrap();
     all.start().unwrap();

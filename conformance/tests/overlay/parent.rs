@@ -1,0 +1,219 @@
+//! The interface to the other nodes changes, and the agent goes along; and when it says that it is ready, it is.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use conformance::deployment::{Agent, Deployment, Pod};
+use testkit::in_netns;
+
+use crate::deployment;
+use crate::probe::get;
+
+/// How long until all pods talk again.
+const HEALED_WITHIN: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn two_pods(all: &Deployment) -> [Pod; 2] {
+    [("p0", 0), ("p1", 1)].map(|(name, at)| all.nodes[at].pod(name).unwrap())
+}
+
+/// Until packets go both ways; asked in short steps, from when it is called.
+#[track_caller]
+fn healed(pods: &[Pod; 2], node: &Agent) {
+    let begun = Instant::now();
+    let reaches = |from: &Pod, to: &Pod| {
+        let mut ping = from.space.command("ping");
+        ping.args(["-n", "-q", "-c1", "-W0.1", &to.ip]);
+        ping.output().unwrap().status.success()
+    };
+    while !(reaches(&pods[0], &pods[1]) && reaches(&pods[1], &pods[0])) {
+        assert!(begun.elapsed() < HEALED_WITHIN, "{}", node.log());
+    }
+}
+
+fn ready(node: &Agent) -> Option<u16> {
+    get(node, "/readyz").map(|(status, _)| status)
+}
+
+#[test]
+fn a_parent_with_another_address() {
+    in_netns(|| {
+        let all = deployment(|_| ());
+        let pods = two_pods(&all);
+        healed(&pods, &all.nodes[0]);
+        let node = &all.nodes[0];
+        let mac = |node: &Agent| node.sh("ip -br link show flannel.1").unwrap();
+        let before = mac(node);
+        node.sh("ip addr flush dev eth0; ip addr add 192.168.64.33/24 dev eth0; ip route add default via 192.168.64.100")
+            .unwrap();
+        healed(&pods, node);
+        assert!(
+            node.sh("ip -d link show flannel.1")
+                .unwrap()
+                .contains("local 192.168.64.33 ")
+        );
+        assert_eq!(mac(node), before);
+        let lease = all.peers().join("subnets/192.168.128.0-24");
+        node.wait(PATIENCE, "the others are told", |_| {
+            fs::read_to_string(&lease)
+                .unwrap()
+                .contains(r#""PublicIP":"192.168.64.33""#)
+        })
+        .unwrap();
+        all.nodes[1]
+            .wait(PATIENCE, "knows where", |far| far.shown_ok() == Some(2))
+            .unwrap();
+    });
+}
+
+#[test]
+fn item_6_a_parent_that_goes_down_and_comes_up() {
+    in_netns(|| {
+        let all = deployment(|_| ());
+        let pods = two_pods(&all);
+        let node = &all.nodes[0];
+        // With the link its default route goes, by which it is known.
+        node.sh("ip link set eth0 down").unwrap();
+        node.wait(PATIENCE, "not ready", |node| ready(node) == Some(503))
+            .unwrap();
+        node.sh("ip link set eth0 up; ip route add default via 192.168.64.100")
+            .unwrap();
+        healed(&pods, node);
+        node.wait(PATIENCE, "ready", |node| ready(node) == Some(200))
+            .unwrap();
+    });
+}
+
+#[test]
+fn item_6_a_parent_that_is_deleted_and_made_again() {
+    in_netns(|| {
+        let all = deployment(|_| ());
+        let pods = two_pods(&all);
+        let node = &all.nodes[0];
+        all.underlay.sh("ip link del node0").unwrap();
+        node.wait(PATIENCE, "not ready", |node| ready(node) == Some(503))
+            .unwrap();
+        all.underlay
+            .sh(&format!(
+                "ip link add node0 type veth peer eth0 address 02:00:5e:64:00:03 netns {}; ip link set node0 master underlay up",
+                node.node.space.path()
+            ))
+            .unwrap();
+        node.sh("ip link set eth0 up; ip addr add 192.168.64.3/24 dev eth0; ip route add default via 192.168.64.100")
+            .unwrap();
+        healed(&pods, node);
+        node.wait(PATIENCE, "ready", |node| {
+            ready(node) == Some(200) && node.shown_ok() == Some(2)
+        })
+        .unwrap();
+    });
+}
+
+#[test]
+fn item_6_a_parent_with_another_mtu() {
+    in_netns(|| {
+        let all = deployment(|_| ());
+        let pods = two_pods(&all);
+        let node = &all.nodes[0];
+        for mtu in [1400, 1500] {
+            all.underlay
+                .sh(&format!("ip link set node0 mtu {mtu}"))
+                .unwrap();
+            node.sh(&format!("ip link set eth0 mtu {mtu}")).unwrap();
+            let inner = mtu - 50;
+            node.wait(
+                HEALED_WITHIN,
+                "the device follows, and pods are told",
+                |node| {
+                    let env = fs::read_to_string(node.path("subnet.env")).unwrap();
+                    env.contains(&format!("FLANNEL_MTU={inner}\n"))
+                        && node
+                            .sh("ip link show flannel.1")
+                            .unwrap()
+                            .contains(&format!("mtu {inner} "))
+                },
+            )
+            .unwrap();
+            healed(&pods, node);
+        }
+    });
+}
+
+/// Rule 19, and rule 10: readiness and the files for pods come after the network, and in that order.
+#[test]
+fn rule_19_ready_only_when_pods_have_a_network() {
+    in_netns(|| {
+        let mut all = Deployment::new(crate::plan(), 2).unwrap();
+        let config = all.peers().join("config");
+        let conf = fs::read(&config).unwrap();
+        fs::remove_file(&config).unwrap();
+        let [node, far] = all.nodes.as_mut_slice() else {
+            unreachable!()
+        };
+        node.start().unwrap();
+        node.wait(PATIENCE, "not ready", |node| ready(node) == Some(503))
+            .unwrap();
+        let (_, why) = get(node, "/readyz").unwrap();
+        assert!(why.contains("no lease yet"), "{why}");
+        assert_eq!(get(node, "/healthz").unwrap().0, 200);
+        for file in ["subnet.env", "net.d/10-flannel.conflist"] {
+            assert!(!node.path(file).exists(), "{file}");
+        }
+        fs::write(&config, conf).unwrap();
+        far.start().unwrap();
+        far.wait(PATIENCE, "a peer", |far| far.shown_ok() == Some(1))
+            .unwrap();
+        let whole = |node: &Agent| {
+            // Whoever sees the file sees all that it promises.
+            node.path("net.d/10-flannel.conflist").exists() && {
+                let env = fs::read_to_string(node.path("subnet.env")).unwrap();
+                assert!(
+                    env.ends_with("FLANNEL_IPMASQ=false\n") && env.starts_with("FLANNEL_NETWORK="),
+                    "{env}"
+                );
+                assert!(
+                    node.sh("ip -br link show flannel.1; nft list tables")
+                        .unwrap()
+                        .contains("podwire-overlay")
+                );
+                true
+            }
+        };
+        node.wait(PATIENCE, "all of it", whole).unwrap();
+        node.wait(PATIENCE, "ready", |node| ready(node) == Some(200))
+            .unwrap();
+        let (from, to) = (node.pod("p0").unwrap(), far.pod("p1").unwrap());
+        node.wait(PATIENCE, "a peer", |node| node.shown_ok() == Some(1))
+            .unwrap();
+        assert!(from.pings(&to.ip, 3), "{}", node.log());
+    });
+}
+
+/// A node boots, and of the directory there is nothing.
+#[test]
+fn without_a_directory_from_what_was_known() {
+    in_netns(|| {
+        let mut all = deployment(|_| ());
+        let pods = two_pods(&all);
+        all.nodes[0]
+            .wait(PATIENCE, "what is known is kept", |node| {
+                fs::read_to_string(node.path("state/state.json"))
+                    .is_ok_and(|text| text.contains("192.168.132.0"))
+            })
+            .unwrap();
+        all.nodes[0].kill();
+        let peers = all.peers();
+        fs::rename(&peers, peers.with_extension("away")).unwrap();
+        let node = &mut all.nodes[0];
+        node.sh("ip link del flannel.1; nft flush ruleset").unwrap();
+        fs::remove_file(node.path("subnet.env")).unwrap();
+        assert!(!pods[0].pings(&pods[1].ip, 1));
+        node.start().unwrap();
+        node.wait(PATIENCE, "ready", |node| ready(node) == Some(200))
+            .unwrap();
+        healed(&pods, node);
+        assert!(node.path("subnet.env").exists());
+        let known = node.pod("p2").unwrap();
+        assert!(known.pings(&pods[1].ip, 3), "{}", node.log());
+    });
+}
