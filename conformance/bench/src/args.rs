@@ -17,7 +17,7 @@ Times CNI plugins against the reference plugins and against the kernel's own cos
   --json FILE          also write every figure to FILE
   --markdown           print the tables as Markdown
   --only PART          only this part; may be repeated. PART is one of: sequential burst store crowd dual record
-                       footprint overlay
+                       footprint overlay traffic
 
 Runs in namespaces of its own and needs no root. Compare ratios, not times, between machines and runs.
 ";
@@ -46,6 +46,7 @@ pub enum Part {
     Record,
     Footprint,
     Overlay,
+    Traffic,
 }
 
 impl Options {
@@ -101,6 +102,7 @@ impl Part {
             "record" => Self::Record,
             "footprint" => Self::Footprint,
             "overlay" => Self::Overlay,
+            "traffic" => Self::Traffic,
             _ => bail!("no part is called {name:?}; see --help"),
         })
     }

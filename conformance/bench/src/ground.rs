@@ -137,6 +137,13 @@ impl Ground {
         }
     }
 
+    /// Ours, if the overlay's agent is among it.
+    pub fn overlay_dir(&self) -> Option<&Path> {
+        self.ours
+            .as_deref()
+            .filter(|dir| dir.join("overlayd").is_file())
+    }
+
     pub fn scratch(&self) -> &Path {
         &self.scratch
     }

@@ -29,7 +29,7 @@ use args::{Options, Part};
 use bounds::{BOUNDS, Bound, Verdict};
 use ground::{Ground, Who};
 use machine::Watch;
-use measure::{burst, crowd, dual, footprint, overlay, record, sequential, store};
+use measure::{burst, crowd, dual, footprint, overlay, record, sequential, store, traffic};
 use report::{Format, Report};
 
 fn main() -> ExitCode {
@@ -95,7 +95,10 @@ fn measure_all(options: &Options, work: &Path) -> Result<ExitCode> {
         footprint::measure(&ground, options, &mut report)?;
     }
     if part(Part::Overlay, "5,000 and 10,000 peers") {
-        overlay::measure(options, &mut report)?;
+        overlay::measure(&ground, options, &mut report)?;
+    }
+    if part(Part::Traffic, "TCP between pods of two nodes") {
+        traffic::measure(&ground, options, &mut report)?;
     }
     // Last, so that its 2,000 namespaces disturb nothing.
     if part(Part::Crowd, "1,000 pods on one bridge") {

@@ -9,6 +9,7 @@ pub mod overlay;
 pub mod record;
 pub mod sequential;
 pub mod store;
+pub mod traffic;
 
 /// Rounds that are run and not counted, so that caches, bridges and rules are as on a node in use.
 const WARM_UP: usize = 3;

@@ -87,6 +87,10 @@ impl Report {
         self.samples(work, who)?.median()
     }
 
+    pub fn best(&self, work: &str, who: Who) -> Option<f64> {
+        self.samples(work, who)?.best()
+    }
+
     /// See [`Samples::differences`] and [`Samples::midmean`].
     pub fn typical_difference(&self, work: &str, base: &str, who: Who) -> Option<f64> {
         let (mine, base) = (self.samples(work, who)?, self.samples(base, who)?);

@@ -26,6 +26,10 @@ impl Samples {
         Some(upper)
     }
 
+    pub fn best(&self) -> Option<f64> {
+        self.sorted().first().copied()
+    }
+
     /// The smallest sample that at least 99 of 100 do not exceed (nearest rank): with fewer than 100 samples the worst.
     pub fn p99(&self) -> Option<f64> {
         let sorted = self.sorted();

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn agent(options: Options) -> anyhow::Result<ExitCode> {
+    share_memory();
     let filter = EnvFilter::try_from_env("OVERLAYD_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let log = tracing_subscriber::fmt()
@@ -42,6 +43,18 @@ fn agent(options: Options) -> anyhow::Result<ExitCode> {
     runtime.block_on(run::run(options))?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// One heap for all threads. The kernel's side of the work is done by threads that come and go; with a heap of its own,
+/// which each would get, what one has freed is no other's to use: 6 MiB of 30 at 5,000 peers.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code)]
+fn share_memory() {
+    // SAFETY: it sets a number, before there is any other thread.
+    unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn share_memory() {}
 
 fn said(text: String) -> ExitCode {
     // A reader that has seen enough (`overlayd show | head`) is no failure.

@@ -13,8 +13,10 @@ use libcni::nl::{Batch, ROUTE, Socket};
 use libcni::spec::IpNetwork;
 
 use crate::args::Options;
-use crate::ground::Who;
+use crate::ground::{Ground, Who};
 use crate::report::Report;
+
+pub mod agent;
 
 pub const COLD_5000: &str = "overlay: 5,000 peers, cold";
 pub const COLD_10000: &str = "overlay: 10,000 peers, cold";
@@ -24,7 +26,7 @@ pub const CHANGE: &str = "overlay: one peer of 5,000 changes";
 
 const PARENT: &str = "underlay0";
 
-pub fn measure(options: &Options, report: &mut Report) -> Result<()> {
+pub fn measure(ground: &Ground, options: &Options, report: &mut Report) -> Result<()> {
     report.expect_rows(&[COLD_5000, COLD_10000, RESTART, CHANGE]);
     let own = own()?;
     let (few, many) = (peers(5_000), peers(10_000));
@@ -39,6 +41,9 @@ pub fn measure(options: &Options, report: &mut Report) -> Result<()> {
     }
     let mut sock = Socket::open(ROUTE)?;
     sock.request(link::del(PARENT))?;
+    if let Some(bin_dir) = ground.overlay_dir() {
+        agent::measure(bin_dir, ground.scratch(), &few, report)?;
+    }
     Ok(())
 }
 

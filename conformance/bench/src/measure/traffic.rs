@@ -1,0 +1,117 @@
+//! A TCP connection between pods of two nodes, beside one between the nodes themselves: what the tunnel costs.
+
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use conformance::deployment::{Deployment, Plan};
+use conformance::fleet::Space;
+use serde_json::Value;
+
+use crate::args::Options;
+use crate::ground::{Ground, Who};
+use crate::report::Report;
+
+/// The nodes' own is the floor's time.
+pub const GIB: &str = "overlay: a GiB by TCP from pod to pod across nodes";
+
+const GIB_BITS: f64 = 8.0 * 1024.0 * 1024.0 * 1024.0;
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// `iperf3 -s`, which ends with this value.
+struct Server<'a> {
+    space: &'a Space,
+    ip: String,
+    process: Child,
+}
+
+pub fn measure(ground: &Ground, options: &Options, report: &mut Report) -> Result<()> {
+    report.expect_rows(&[GIB]);
+    let Some(bin_dir) = ground.overlay_dir() else {
+        return Ok(());
+    };
+    let mut plan = Plan::new(bin_dir, &ground.scratch().join("traffic"));
+    plan.options.push("--healthz-port=0".into());
+    let mut all = Deployment::new(plan, 2)?;
+    all.start()?;
+    let [here, there] = all.nodes.as_slice() else {
+        bail!("two nodes");
+    };
+    let (from, to) = (here.pod("from")?, there.pod("to")?);
+    let node = Server::start(&there.node.space, there.node.address().to_string())?;
+    let pod = Server::start(&to.space, to.ip.clone())?;
+    for round in 0..=options.rounds(15, 3) {
+        let mut turns = [
+            (Who::Ours, &from.space, &pod),
+            (Who::Floor, &here.node.space, &node),
+        ];
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (who, space, server) in turns {
+            let time_ms = server.gib_ms(space)?;
+            // The first warms up.
+            if round > 0 {
+                report.push(GIB, who, time_ms);
+            }
+        }
+    }
+    drop((node, pod));
+    here.remove(from)?;
+    there.remove(to)
+}
+
+// === impl Server ===
+
+impl<'a> Server<'a> {
+    fn start(space: &'a Space, ip: String) -> Result<Self> {
+        let mut command = space.command("iperf3");
+        command.args(["-s", "-B", &ip]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let process = command.spawn().context("start iperf3 (Debian: iperf3)")?;
+        let server = Self { space, ip, process };
+        let end = Instant::now() + PATIENCE;
+        while server.space.sh("ss -Hltn sport = :5201")?.is_empty() {
+            ensure!(
+                Instant::now() < end,
+                "iperf3 does not listen on {}",
+                server.ip
+            );
+            thread::sleep(LOOK_EVERY);
+        }
+        Ok(server)
+    }
+
+    /// How long a GiB takes from there, by a second's traffic.
+    fn gib_ms(&self, from: &Space) -> Result<f64> {
+        let mut client: Command = from.command("iperf3");
+        let output = client
+            .args(["-c", &self.ip, "-t", "1", "-J"])
+            .output()
+            .context("run iperf3")?;
+        let said: Value = serde_json::from_slice(&output.stdout).context("what iperf3 says")?;
+        let rate = said
+            .pointer("/end/sum_received/bits_per_second")
+            .and_then(Value::as_f64);
+        match rate {
+            Some(rate) if rate > 0.0 => Ok(GIB_BITS / rate * 1e3),
+            _ => bail!(
+                "iperf3 to {}: {}",
+                self.ip,
+                said.get("error").unwrap_or(&said)
+            ),
+        }
+    }
+}
+
+impl Drop for Server<'_> {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
