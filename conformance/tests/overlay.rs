@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+#[path = "../../overlay/agent/tests/apiserver/apiserver.rs"]
+#[allow(dead_code, unused_imports)]
+mod apiserver;
 #[path = "overlay/chaos.rs"]
 mod chaos;
 #[path = "overlay/etcd.rs"]
@@ -10,10 +13,14 @@ mod etcd;
 mod host_gw;
 #[path = "overlay/hostile.rs"]
 mod hostile;
+#[path = "overlay/kubernetes.rs"]
+mod kubernetes;
 #[path = "overlay/parent.rs"]
 mod parent;
 #[path = "overlay/probe.rs"]
 mod probe;
+#[path = "overlay/ready.rs"]
+mod ready;
 #[path = "overlay/takeover.rs"]
 mod takeover;
 #[path = "overlay/witness.rs"]

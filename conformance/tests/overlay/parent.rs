@@ -1,4 +1,4 @@
-//! The interface to the other nodes changes, and the agent goes along; and when it says that it is ready, it is.
+//! The interface to the other nodes changes, and the agent goes along.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use crate::probe::get;
 const HEALED_WITHIN: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn two_pods(all: &Deployment) -> [Pod; 2] {
+pub fn two_pods(all: &Deployment) -> [Pod; 2] {
     [("p0", 0), ("p1", 1)].map(|(name, at)| all.nodes[at].pod(name).unwrap())
 }
 
 /// Until packets go both ways; asked in short steps, from when it is called.
 #[track_caller]
-fn healed(pods: &[Pod; 2], node: &Agent) {
+pub fn healed(pods: &[Pod; 2], node: &Agent) {
     let begun = Instant::now();
     let reaches = |from: &Pod, to: &Pod| {
         let mut ping = from.space.command("ping");
@@ -31,7 +31,7 @@ fn healed(pods: &[Pod; 2], node: &Agent) {
     }
 }
 
-fn ready(node: &Agent) -> Option<u16> {
+pub fn ready(node: &Agent) -> Option<u16> {
     get(node, "/readyz").map(|(status, _)| status)
 }
 
@@ -136,84 +136,5 @@ fn item_6_a_parent_with_another_mtu() {
             .unwrap();
             healed(&pods, node);
         }
-    });
-}
-
-/// Rule 19, and rule 10: readiness and the files for pods come after the network, and in that order.
-#[test]
-fn rule_19_ready_only_when_pods_have_a_network() {
-    in_netns(|| {
-        let mut all = Deployment::new(crate::plan(), 2).unwrap();
-        let config = all.peers().join("config");
-        let conf = fs::read(&config).unwrap();
-        fs::remove_file(&config).unwrap();
-        let [node, far] = all.nodes.as_mut_slice() else {
-            unreachable!()
-        };
-        node.start().unwrap();
-        node.wait(PATIENCE, "not ready", |node| ready(node) == Some(503))
-            .unwrap();
-        let (_, why) = get(node, "/readyz").unwrap();
-        assert!(why.contains("no lease yet"), "{why}");
-        assert_eq!(get(node, "/healthz").unwrap().0, 200);
-        for file in ["subnet.env", "net.d/10-flannel.conflist"] {
-            assert!(!node.path(file).exists(), "{file}");
-        }
-        fs::write(&config, conf).unwrap();
-        far.start().unwrap();
-        far.wait(PATIENCE, "a peer", |far| far.shown_ok() == Some(1))
-            .unwrap();
-        let whole = |node: &Agent| {
-            // Whoever sees the file sees all that it promises.
-            node.path("net.d/10-flannel.conflist").exists() && {
-                let env = fs::read_to_string(node.path("subnet.env")).unwrap();
-                assert!(
-                    env.ends_with("FLANNEL_IPMASQ=false\n") && env.starts_with("FLANNEL_NETWORK="),
-                    "{env}"
-                );
-                assert!(
-                    node.sh("ip -br link show flannel.1; nft list tables")
-                        .unwrap()
-                        .contains("podwire-overlay")
-                );
-                true
-            }
-        };
-        node.wait(PATIENCE, "all of it", whole).unwrap();
-        node.wait(PATIENCE, "ready", |node| ready(node) == Some(200))
-            .unwrap();
-        let (from, to) = (node.pod("p0").unwrap(), far.pod("p1").unwrap());
-        node.wait(PATIENCE, "a peer", |node| node.shown_ok() == Some(1))
-            .unwrap();
-        assert!(from.pings(&to.ip, 3), "{}", node.log());
-    });
-}
-
-/// A node boots, and of the directory there is nothing.
-#[test]
-fn without_a_directory_from_what_was_known() {
-    in_netns(|| {
-        let mut all = deployment(|_| ());
-        let pods = two_pods(&all);
-        all.nodes[0]
-            .wait(PATIENCE, "what is known is kept", |node| {
-                fs::read_to_string(node.path("state/state.json"))
-                    .is_ok_and(|text| text.contains("192.168.132.0"))
-            })
-            .unwrap();
-        all.nodes[0].kill();
-        let peers = all.peers();
-        fs::rename(&peers, peers.with_extension("away")).unwrap();
-        let node = &mut all.nodes[0];
-        node.sh("ip link del flannel.1; nft flush ruleset").unwrap();
-        fs::remove_file(node.path("subnet.env")).unwrap();
-        assert!(!pods[0].pings(&pods[1].ip, 1));
-        node.start().unwrap();
-        node.wait(PATIENCE, "ready", |node| ready(node) == Some(200))
-            .unwrap();
-        healed(&pods, node);
-        assert!(node.path("subnet.env").exists());
-        let known = node.pod("p2").unwrap();
-        assert!(known.pings(&pods[1].ip, 3), "{}", node.log());
     });
 }

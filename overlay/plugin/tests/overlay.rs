@@ -204,7 +204,7 @@ fn a_failed_del_is_tried_again_with_what_add_was_given() {
 }
 
 #[test]
-fn a_pod_of_flannels_plugin_is_taken_over_and_back() {
+fn item_7_a_pod_of_flannels_plugin_is_taken_over_and_back() {
     in_netns(|| {
         let node = Node::new();
         let pod = Pod::new("pod");

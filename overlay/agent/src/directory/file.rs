@@ -183,20 +183,23 @@ impl Directory for Files {
     async fn net_conf(&mut self) -> Result<NetConf, DirectoryError> {
         let file = self.dir.join("config");
         let mut watch = Watch::of(&self.dir);
-        let mut told = false;
+        let mut told = String::new();
         loop {
-            match fs::read(&file) {
-                Ok(text) => {
-                    let wrong = |e| DirectoryError(format!("{}: {e}", file.display()));
-                    return NetConf::parse(&text).map_err(wrong);
-                }
-                Err(e) if e.kind() != ErrorKind::NotFound => {
+            // Neither is for ever: it may be written just now, or set right.
+            let why = match fs::read(&file) {
+                Ok(text) => match NetConf::parse(&text) {
+                    Ok(conf) => return Ok(conf),
+                    Err(e) => e.to_string(),
+                },
+                Err(e) if e.kind() == ErrorKind::NotFound => "it is not there yet".to_owned(),
+                Err(e) => {
                     return Err(DirectoryError(format!("read {}: {e}", file.display())));
                 }
-                Err(_) if told => {}
-                Err(_) => info!(file = %file.display(), "waits for the network's configuration"),
+            };
+            if told != why {
+                warn!(file = %file.display(), %why, "waits for the network's configuration");
+                told = why;
             }
-            told = true;
             let _ = tokio::time::timeout(RESCAN, watch.changed()).await;
         }
     }

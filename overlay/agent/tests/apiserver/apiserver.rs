@@ -4,7 +4,7 @@
 //! It runs on a thread of its own, until dropped.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -20,6 +20,9 @@ mod patch;
 mod serve;
 mod store;
 
+/// A free port.
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// The running server.
 pub struct ApiServer {
     store: Arc<Mutex<Store>>,
@@ -33,16 +36,21 @@ pub struct ApiServer {
 impl ApiServer {
     /// Listens on a free port of 127.0.0.1.
     pub fn start() -> Self {
-        Self::start_with(None)
+        Self::start_at(LOOPBACK)
+    }
+
+    /// Listens there.
+    pub fn start_at(address: SocketAddr) -> Self {
+        Self::start_with(address, None)
     }
 
     /// With TLS: a certificate and its key, both PEM.
     pub fn start_tls(certificate: &Path, key: &Path) -> Self {
-        Self::start_with(Some(serve::acceptor(certificate, key)))
+        Self::start_with(LOOPBACK, Some(serve::acceptor(certificate, key)))
     }
 
-    fn start_with(tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn start_with(address: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let store = Arc::new(Mutex::new(Store::default()));
         let (up, listening) = watch::channel(true);

@@ -115,7 +115,7 @@ fn defect_d1_one_bad_event_takes_nobody_away() {
 }
 
 #[test]
-fn defect_d2_d3_compaction_in_a_gap_shows_changed_attributes_and_never_ourselves() {
+fn item_5_defect_d2_d3_compaction_in_a_gap_shows_changed_attributes_and_never_ourselves() {
     scene(V4, async |mut server, mut admin| {
         for n in 7..=9 {
             put(&mut admin, &format!("subnets/10.5.{n}.0-24"), value(n)).await;

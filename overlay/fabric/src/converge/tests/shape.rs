@@ -1,5 +1,7 @@
 //! What it looks like: as flannel's.
 
+use std::time::Duration;
+
 use testkit::{in_netns, sh};
 
 use super::fixture::{
@@ -183,5 +185,26 @@ fn several_at_once_make_one_device() {
             assert_eq!(counts(&converge(&mut fabric, &peers(0..20))), NOTHING);
             fabric.remove().unwrap();
         }
+    });
+}
+
+/// The bench holds the times to it in a release build; here an unoptimised one has ten times as long.
+#[test]
+fn item_9_five_thousand_peers() {
+    const LONGER: u32 = if cfg!(debug_assertions) { 10 } else { 1 };
+    in_netns(|| {
+        let (node, many) = (Node::new(), peers(0..5000));
+        let report = converge(&mut node.fabric(), &many);
+        assert_eq!(counts(&report), [1 + 4 * 5000, 0, 0, 0, 4 * 5000 + 1]);
+        assert!(
+            report.took < LONGER * Duration::from_millis(100),
+            "{report:?}"
+        );
+        let report = converge(&mut node.fabric(), &many);
+        assert_eq!(counts(&report), NOTHING);
+        assert!(
+            report.took < LONGER * Duration::from_millis(30),
+            "{report:?}"
+        );
     });
 }
