@@ -186,6 +186,12 @@ impl Interest {
                     let gone = matches!(message, Message::DelNeighbour(_));
                     (ours(neigh.header.ifindex) && (permanent || gone)).then_some(Event::Tables)
                 }
+                // The default route may be what chose the interface.
+                Message::NewRoute(route) | Message::DelRoute(route)
+                    if route.header.destination_prefix_length == 0 =>
+                {
+                    Some(Event::Links)
+                }
                 // Routes by a next hop do not name their link. Those of pods are in no table: they are on a bridge.
                 _ => Some(Event::Tables),
             },
