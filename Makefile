@@ -36,6 +36,7 @@ NEEDS := \
 	/usr/bin/protoc=protobuf-compiler \
 	/usr/include/google/protobuf/empty.proto=libprotobuf-dev \
 	/usr/bin/etcd=etcd-server \
+	/usr/bin/etcdctl=etcd-client \
 	/usr/bin/iperf3=iperf3 \
 	/usr/bin/openssl=openssl \
 	/usr/bin/qemu-system-x86_64=qemu-system-x86 \

@@ -68,7 +68,11 @@ fn every_option_is_documented_and_every_documented_one_exists() {
 #[test]
 fn every_metric_is_documented_and_every_documented_one_exists() {
     let mut metrics = Metrics::new();
-    metrics.viewed(&View::default());
+    let skipped = [("a".to_owned(), "no lease".to_owned())].into();
+    metrics.viewed(&View {
+        skipped,
+        ..View::default()
+    });
     metrics.failed("rules");
     let refusal = Refusal {
         key: "a".into(),
