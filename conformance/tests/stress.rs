@@ -157,7 +157,7 @@ fn two_hundred_at_once_shot_at_random() {
         let strays = end
             .neighbours
             .iter()
-            .filter(|entry| !start.neighbours.contains(entry))
+            .filter(|entry| !start.neighbours.contains(*entry))
             .count();
         if strays <= MOST_STRAYS {
             end.neighbours
