@@ -33,8 +33,8 @@ const REST: u32 = 10;
 const LONGEST_REST: Duration = Duration::from_millis(500);
 /// A step that failed is done again after so long.
 const AGAIN: Duration = Duration::from_millis(500);
-/// The peers are kept on disk so long after they changed; the first time at once.
-const KEEP_AFTER: Duration = Duration::from_secs(2);
+/// The peers are kept on disk at once when they changed, and not more often than this.
+const KEEP_EVERY: Duration = Duration::from_millis(500);
 
 /// The ends of what others do.
 #[derive(Debug)]
@@ -71,11 +71,13 @@ pub struct Agent {
     keep: Option<Instant>,
     /// The write that goes on, on a disk that may be slow.
     keeping: Option<JoinHandle<()>>,
-    kept: bool,
+    kept: Option<Instant>,
     interest: Interest,
     last: Option<Outcome>,
-    /// The view that the last step, or the one that runs, is about.
+    /// What the directory says.
     about: Arc<View>,
+    /// What it said when the last step began.
+    stood: Arc<View>,
     rules: Result<(), String>,
     refused: BTreeSet<String>,
     status: Option<Status>,
@@ -99,10 +101,11 @@ impl Agent {
             rested: Instant::now(),
             keep: None,
             keeping: None,
-            kept: false,
+            kept: None,
             interest: Interest::default(),
             last: None,
             about: Arc::default(),
+            stood: Arc::default(),
             rules: Ok(()),
             refused: BTreeSet::new(),
             status: None,
@@ -241,6 +244,7 @@ impl Agent {
             return;
         };
         let doubts = std::mem::take(&mut self.doubts);
+        self.stood = self.about.clone();
         self.due = None;
         self.step = Some(tokio::task::spawn_blocking(move || {
             let outcome = work.step(&peers, others, doubts);
@@ -321,12 +325,9 @@ impl Agent {
         ];
         self.interest = Interest::of(names.into_iter().flatten().collect());
         self.last = Some(outcome);
-        let after = if self.kept {
-            KEEP_AFTER
-        } else {
-            Duration::ZERO
-        };
-        self.keep.get_or_insert(Instant::now() + after);
+        let now = Instant::now();
+        let at = self.kept.map_or(now, |kept| now.max(kept + KEEP_EVERY));
+        self.keep.get_or_insert(at);
         self.report_ready();
     }
 
@@ -337,10 +338,10 @@ impl Agent {
             return;
         };
         let Ok(report) = &last.report else { return };
-        if !self.about.complete {
+        if !self.stood.complete {
             return; // what was known before is more
         }
-        let known = Known::of(conf, &last.own, &self.about, &report.refused, rfc3339());
+        let known = Known::of(conf, &last.own, &self.stood, &report.refused, rfc3339());
         let (dir, text) = (self.options.state_dir.clone(), known.clone());
         self.keeping = Some(tokio::task::spawn_blocking(move || {
             if let Err(error) = text.write(&dir) {
@@ -348,7 +349,7 @@ impl Agent {
             }
         }));
         self.known = Some(known);
-        self.kept = true;
+        self.kept = Some(Instant::now());
     }
 
     fn metrics(&self, with: impl FnOnce(&mut Metrics)) {

@@ -136,10 +136,12 @@ impl<'a> Survey<'a> {
         if broken || !tunnelled {
             return Ok(steps);
         }
-        let (Some(device), Some(vtep)) = (
-            self.devices.get(usize::from(v6)).and_then(Option::as_ref),
-            site.vtep,
-        ) else {
+        let Some(device) = self.devices.get(usize::from(v6)).and_then(Option::as_ref) else {
+            return Ok(steps);
+        };
+        let Some(vtep) = site.vtep else {
+            let fault = format!("the directory tells no MAC of node {}", peer.name);
+            steps.push(Step::wrong("neighbour", "unknown", fault));
             return Ok(steps);
         };
         steps.push(device.neighbour(site.subnet.network(), vtep.mac));
