@@ -203,7 +203,11 @@ fn what_plugins_say_on_stderr_is_handed_on() {
         assert_eq!(said(&output), "about ADD\n");
         serde_json::from_slice::<Value>(&output.stdout).unwrap();
         node.script("echo \"about $CNI_COMMAND\" >&2; exit 1");
-        let output = node.tool(&["del", "net", pod.netns()]).output().unwrap();
+        let mut command = node.tool(&["del", "net", pod.netns()]);
+        // Errors of anyhow then look at the stack, which an executable without tables for that does not survive.
+        command.env("RUST_BACKTRACE", "1");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
         let told = said(&output);
         assert_eq!(told.matches("about DEL").count(), 1, "{told}");
         assert!(
