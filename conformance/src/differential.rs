@@ -12,8 +12,8 @@
 
 mod case;
 mod declared;
-mod node;
 mod normal;
+mod options;
 mod pattern;
 mod report;
 mod snapshot;
@@ -22,6 +22,7 @@ mod work;
 
 pub use case::{Case, Cases};
 pub use declared::Ids;
+pub use options::Options;
 pub use report::{Report, Wrong};
 pub use trace::Trace;
 pub use work::{Sides, compare};

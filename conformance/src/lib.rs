@@ -3,9 +3,14 @@
 //! Nothing here links a plugin: what is judged are executables, called the way container runtimes call them.
 
 pub mod containerd;
+pub mod crash;
 pub mod cri;
 pub mod deployment;
 pub mod differential;
 pub mod fleet;
+pub mod ground;
+pub mod load;
+pub mod node;
 pub mod place;
 pub mod podman;
+pub mod suite;

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value};
 
-use super::node::{self, Node};
 use super::normal::{Link, Names};
 use super::trace::Trace;
+use crate::node::{self, Node};
 
 const SYSCTL: &str = "/proc/sys/net";
 /// Duplicate address detection takes up to 2 s, where a case has it.

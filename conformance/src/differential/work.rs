@@ -14,11 +14,11 @@ use serde_json::Value;
 use super::VERSIONS;
 use super::case::{Call, Case, Cases, Prev};
 use super::declared::{Declared, Ids, explain};
-use super::node::{self, Node};
 use super::normal::{self, Names};
 use super::report::{Report, Wrong};
 use super::snapshot::Snapshot;
 use super::trace::Trace;
+use crate::node::{self, Node};
 
 /// The two directories of executables.
 #[derive(Debug, Clone)]

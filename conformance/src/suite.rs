@@ -1,0 +1,23 @@
+//! Run cases given as data against each plugin.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+/// Run cases given as data against each plugin
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Directory of the executables to judge.
+    #[arg(long, value_name = "DIR")]
+    bin_dir: PathBuf,
+}
+
+impl Options {
+    /// Whether all passed.
+    ///
+    /// # Errors
+    /// It could not be run.
+    pub fn run(self) -> Result<bool> {
+        bail!("{} waits for its body", self.bin_dir.display())
+    }
+}
