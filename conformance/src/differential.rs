@@ -16,7 +16,7 @@ mod normal;
 mod options;
 mod pattern;
 mod report;
-mod snapshot;
+pub(crate) mod snapshot;
 mod trace;
 mod work;
 

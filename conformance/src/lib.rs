@@ -13,4 +13,5 @@ pub mod load;
 pub mod node;
 pub mod place;
 pub mod podman;
+pub mod residue;
 pub mod suite;

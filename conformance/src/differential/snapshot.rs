@@ -41,12 +41,15 @@ const VOLATILE: [&str; 14] = [
     "topology_change_detected",
 ];
 
-/// One namespace's links and routes.
-struct Place {
+/// One namespace's links and routes, as `ip` lists them.
+pub(crate) struct Place {
     /// `host` or a pod's name.
     name: String,
-    links: Vec<Value>,
-    routes: Vec<Value>,
+    pub(crate) links: Vec<Value>,
+    pub(crate) routes: Vec<Value>,
+    pub(crate) neighbours: Vec<Value>,
+    /// IPv4 rules.
+    pub(crate) rules: Vec<Value>,
     sysctls: Vec<(String, String)>,
 }
 
@@ -128,7 +131,8 @@ impl Snapshot {
 // === impl Place ===
 
 impl Place {
-    fn read(name: &str, sysctls: bool) -> Result<Place> {
+    /// Of the thread's namespace, once every address is usable.
+    pub(crate) fn read(name: &str, sysctls: bool) -> Result<Place> {
         let end = Instant::now() + SETTLE;
         let mut place = Place::read_now(name)?;
         while !place.is_settled() && Instant::now() < end {
@@ -173,7 +177,7 @@ impl Place {
         for link in interfaces()? {
             batch += &format!("link show dev {link}\n");
         }
-        batch += "addr show\nroute show table all\n";
+        batch += "addr show\nroute show table all\nneigh show\nrule show\n";
         let mut ip = Command::new(node::tool("ip"));
         ip.args(["-d", "-j", "-force", "-batch", "-"]);
         let output = node::run(&mut ip, &[], batch.as_bytes())?;
@@ -182,12 +186,18 @@ impl Place {
             name: name.to_owned(),
             links: Vec::new(),
             routes: Vec::new(),
+            neighbours: Vec::new(),
+            rules: Vec::new(),
             sysctls: Vec::new(),
         };
         for list in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
             for item in list?.as_array().cloned().unwrap_or_default() {
                 if item.get("addr_info").is_some() {
                     place.links.push(item);
+                } else if item.get("priority").is_some() && item.get("dev").is_none() {
+                    place.rules.push(item);
+                } else if item.get("state").is_some() {
+                    place.neighbours.push(item);
                 } else if item.get("dst").is_some() {
                     place.routes.push(item);
                 }
