@@ -23,6 +23,7 @@ mod work;
 pub use case::{Case, Cases};
 pub use declared::Ids;
 pub use options::Options;
+pub(crate) use pattern::matches as glob;
 pub use report::{Report, Wrong};
 pub use trace::Trace;
 pub use work::{Sides, compare};

@@ -2,11 +2,15 @@
 //! machine's links, rules and files below `/run` and `/var/lib/cni`.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
+
+/// Each node has one of its own.
+const CNI: &str = "/var/lib/cni";
 
 /// Moves the process there. It must not have a second thread yet.
 ///
@@ -27,5 +31,18 @@ pub fn enter() -> Result<()> {
     let none = None::<&str>;
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     mount(none, "/", none, private, none).context("keep mounts to ourselves")?;
+    if !Path::new(CNI).is_dir() {
+        // Making it for real would leave it behind, and an ordinary user could not.
+        let tmpfs = Some("tmpfs");
+        mount(
+            tmpfs,
+            "/var/lib",
+            tmpfs,
+            MsFlags::empty(),
+            Some("mode=0755"),
+        )
+        .context("/var/lib")?;
+        fs::create_dir(CNI)?;
+    }
     Ok(())
 }

@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 /// Where either side finds its plugins: their messages name `CNI_PATH`.
 pub const PLUGINS: &str = "/run/plugins";
-const TOOLS: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
+pub(crate) const TOOLS: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
 const OWN_NETNS: &str = "/proc/thread-self/ns/net";
 
 /// The calling thread's network and mount namespace, private to it until it ends.

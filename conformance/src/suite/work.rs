@@ -1,0 +1,65 @@
+//! Running what is planned: many at once, as they mostly wait for the kernel.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use super::plan::{Plan, Run, elsewhere};
+use super::play::{Played, play};
+use super::profile::Profiles;
+use super::progress::Progress;
+use super::report::{Collected, Part, Report, Status};
+
+/// Runs everything, `jobs` at a time.
+pub fn work(
+    plan: &Plan<'_>,
+    profiles: &Profiles,
+    bin_dir: &Path,
+    jobs: usize,
+    started: Instant,
+) -> Report {
+    let next = AtomicUsize::new(0);
+    let collected = Mutex::new((Collected::default(), Progress::of(plan.runs.len())));
+    let worker = || {
+        while let Some(run) = plan.runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let steps = run.case.steps(&run.plugin, profiles, run.version);
+            let played = steps.and_then(|steps| elsewhere(|| play(&steps, run.version, bin_dir)));
+            let mut both = collected.lock().unwrap_or_else(|e| e.into_inner());
+            let (collected, progress) = &mut *both;
+            let status = tell(collected, run, played);
+            progress.step(status, &run.case.id);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, 256) {
+            scope.spawn(worker);
+        }
+    });
+    let (collected, progress) = collected.into_inner().unwrap_or_else(|e| e.into_inner());
+    progress.end();
+    collected.finish(plan, started.elapsed())
+}
+
+fn tell(collected: &mut Collected, run: &Run<'_>, played: anyhow::Result<Played>) -> Status {
+    let mut put = |part, status, why| {
+        collected.put((run.case, part), &run.plugin, run.version, status, why);
+        status
+    };
+    let played = match played {
+        Ok(played) => played,
+        Err(why) => return put(Part::Case, Status::Broken, vec![format!("{why:#}")]),
+    };
+    let status = |why: &Vec<String>| match why.is_empty() {
+        true => Status::Pass,
+        false => Status::Fail,
+    };
+    let mut worst = put(Part::Case, status(&played.wrong), played.wrong);
+    for (part, why) in [(Part::Shape, played.shape), (Part::Residue, played.residue)] {
+        if let Some(why) = why {
+            worst = worst.max(put(part, status(&why), why));
+        }
+    }
+    worst
+}
