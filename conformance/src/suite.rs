@@ -5,6 +5,7 @@ pub mod case;
 mod exec;
 mod expect;
 mod keys;
+mod leftover;
 mod matching;
 mod plan;
 mod play;

@@ -14,9 +14,11 @@ use serde_json::Value;
 
 use super::exec::{self, Output};
 use super::expect::{Expect, Outcome, shape};
+use super::leftover::left;
 use super::matching::{differences, says};
 use super::steps::{Call, Hold, Prev, Stdin, Steps};
 use crate::node::{self, Node};
+use crate::residue::Moment;
 
 /// What came of it. An empty list is a pass.
 #[derive(Debug, Clone, Default)]
@@ -58,6 +60,7 @@ pub fn play(steps: &Steps, version: &str, bin_dir: &Path) -> Result<Played> {
     let node = Node::enter(bin_dir, &steps.pods, steps.dad)?;
     let _end = KillsTheRest;
     script(&steps.setup, "").context("setup")?;
+    let before = Moment::now(&node)?;
     let mut play = Play {
         steps,
         version,
@@ -86,6 +89,9 @@ pub fn play(steps: &Steps, version: &str, bin_dir: &Path) -> Result<Played> {
         }
     }
     play.close()?;
+    if let Some(wrong) = &mut play.played.residue {
+        wrong.extend(left(&before, &Moment::now(&play.node)?, steps));
+    }
     Ok(play.played)
 }
 
