@@ -36,10 +36,17 @@ impl Node {
     /// empty, with the plugins at [`PLUGINS`].
     pub fn enter(plugins: &Path, pods: &[String], dad: bool) -> Result<Node> {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("new namespaces")?;
-        for dir in ["/run", "/var/lib/cni"] {
+        let empty = |dir: &'static str| {
             let tmpfs = Some("tmpfs");
-            mount(tmpfs, dir, tmpfs, MsFlags::empty(), Some("mode=0755")).context(dir)?;
+            mount(tmpfs, dir, tmpfs, MsFlags::empty(), Some("mode=0755")).context(dir)
+        };
+        empty("/run")?;
+        if !Path::new("/var/lib/cni").is_dir() {
+            // A machine that never had a plugin: the directory is made where nobody else sees it.
+            empty("/var/lib")?;
+            fs::create_dir("/var/lib/cni")?;
         }
+        empty("/var/lib/cni")?;
         fs::create_dir("/run/netns")?;
         fs::create_dir(PLUGINS)?;
         let none = None::<&str>;

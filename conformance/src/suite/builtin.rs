@@ -14,7 +14,25 @@ macro_rules! files {
     };
 }
 
-files!();
+files!(
+    "bridge.json",
+    "chaining.json",
+    "check.json",
+    "concurrency.json",
+    "delegation.json",
+    "dualstack.json",
+    "firstpacket.json",
+    "gc.json",
+    "hostile.json",
+    "idempotence.json",
+    "ipam.json",
+    "loopback.json",
+    "overlay.json",
+    "protocol.json",
+    "residue.json",
+    "results.json",
+    "status.json",
+);
 
 const PROFILES: &str = include_str!("../../cases/run/profiles.json");
 
