@@ -1,9 +1,11 @@
 //! Run cases given as data against each plugin.
 
 pub mod builtin;
+mod by_hand;
 pub mod case;
 mod exec;
 mod expect;
+pub mod format;
 mod keys;
 mod leftover;
 mod matching;
@@ -14,16 +16,18 @@ mod progress;
 mod regex;
 pub mod report;
 mod steps;
-mod table;
 pub mod versions;
 mod work;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 
+use self::format::Format;
 use self::plan::Plan;
 use crate::differential::glob;
 
@@ -48,15 +52,24 @@ pub struct Options {
     /// Profile of a plugin, or a network configuration for it (repeatable).
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
+    /// What is known to fail: JSON, {"ID (* is any text)": "why"}. It still counts (repeatable).
+    #[arg(long, value_name = "FILE")]
+    known: Vec<PathBuf>,
     /// SHOULD counts as MUST.
     #[arg(long)]
     strict: bool,
+    /// How the report is written.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
     /// Only print what there is.
     #[arg(long)]
     list: bool,
+    /// Only print the runs as shell scripts, to see by hand what a plugin does.
+    #[arg(long)]
+    explain: bool,
     /// So many at a time.
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    jobs: usize,
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: u16,
 }
 
 impl Options {
@@ -100,51 +113,126 @@ impl Options {
         }
         self.choose(&mut cases)?;
         let there = plan::executables(&bin_dir)?;
+        let known = self.known()?;
         let names = plan::judged(&there, &self.plugin, &cases, &profiles)?;
-        let plan = Plan::make(&cases, &profiles, &names, &there, &versions, &bin_dir)?;
+        let names = (names.as_slice(), !self.plugin.is_empty());
+        let plan = Plan::make(&cases, &profiles, names, &there, &versions, &bin_dir)?;
         if self.list {
-            for case in &cases {
-                println!("{:<6} {}  {}", case.level.name(), case.id, case.about);
+            print!("{}", list(&plan, self.format));
+            return Ok(true);
+        }
+        if self.explain {
+            for run in &plan.runs {
+                let steps = run.case.steps(&run.plugin, &profiles, run.version)?;
+                println!("{}", by_hand::script(run, &steps, &bin_dir));
             }
             return Ok(true);
         }
-        let report = work::work(&plan, &profiles, &bin_dir, self.jobs, started);
-        print!("{}", table::table(&report));
-        Ok(report.is_passed(self.strict))
+        let jobs = usize::from(self.jobs);
+        let mut report = work::work(&plan, &profiles, &bin_dir, jobs, started);
+        report.strict = self.strict;
+        report.mark_known(&known);
+        let more = self.files()?;
+        report.explain(&plan, |run| {
+            let steps = run.case.steps(&run.plugin, &profiles, run.version);
+            let script = steps.map(|steps| by_hand::script(run, &steps, &bin_dir));
+            let command = by_hand::command(run, &bin_dir, &more);
+            (command, script.unwrap_or_default())
+        });
+        print!("{}", self.format.write(&report));
+        Ok(report.is_passed())
     }
 
+    fn known(&self) -> Result<BTreeMap<String, String>> {
+        let mut known = BTreeMap::new();
+        for file in &self.known {
+            let name = file.display().to_string();
+            let text = fs::read_to_string(file).with_context(|| format!("--known {name}"))?;
+            let value = serde_json::from_str::<Value>(&text).with_context(|| name.clone())?;
+            let Value::Object(map) = value else {
+                bail!("{name}: an object of IDs and reasons is wanted");
+            };
+            for (id, why) in map {
+                let why = why.as_str();
+                let why = why.with_context(|| format!("{name}: {id}: the reason is a text"))?;
+                known.insert(id, why.to_owned());
+            }
+        }
+        Ok(known)
+    }
+
+    /// The options that name files, for a command that works from anywhere.
+    fn files(&self) -> Result<Vec<String>> {
+        let mut words = Vec::new();
+        for (option, paths) in [("--cases", &self.cases), ("--config", &self.config)] {
+            for path in paths {
+                let path = fs::canonicalize(path)?;
+                words.extend([option.to_owned(), path.display().to_string()]);
+            }
+        }
+        Ok(words)
+    }
+
+    /// An ID that there is stands for itself; anything else for all that it is in.
     fn choose(&self, cases: &mut Vec<case::Case>) -> Result<()> {
+        let mut chosen = BTreeSet::new();
         for filter in &self.filter {
             let bare = filter.strip_suffix(".shape").unwrap_or(filter);
             let bare = bare.strip_suffix(".residue").unwrap_or(bare);
-            let is_one = |case: &case::Case| match bare.contains('*') {
-                true => glob(bare, &case.id),
-                false => case.id.contains(bare),
+            let ids = || cases.iter().map(|case| case.id.as_str());
+            let exact = [filter.as_str(), bare];
+            let exact = exact.into_iter().find(|id| ids().any(|i| i == *id));
+            let fits = |id: &&str| match exact {
+                Some(exact) => *id == exact,
+                None if filter.contains('*') => glob(filter, id),
+                None => id.contains(filter.as_str()),
             };
+            let before = chosen.len();
+            chosen.extend(ids().filter(fits).map(str::to_owned));
             ensure!(
-                cases.iter().any(is_one),
+                chosen.len() > before || ids().any(|id| fits(&id)),
                 "no case has {filter} in its ID (see --list)"
             );
         }
-        if self.filter.is_empty() {
-            return Ok(());
+        if !self.filter.is_empty() {
+            cases.retain(|case| chosen.contains(&case.id));
         }
-        let exact: Vec<bool> = self
-            .filter
-            .iter()
-            .map(|f| cases.iter().any(|c| c.id == *f))
-            .collect();
-        cases.retain(|case| {
-            self.filter.iter().zip(&exact).any(|(filter, exact)| {
-                let bare = filter.strip_suffix(".shape").unwrap_or(filter);
-                let bare = bare.strip_suffix(".residue").unwrap_or(bare);
-                match (exact, bare.contains('*')) {
-                    (true, _) => case.id == *filter,
-                    (_, true) => glob(bare, &case.id),
-                    (_, false) => case.id.contains(bare),
-                }
-            })
-        });
         Ok(())
     }
+}
+
+/// What would be run.
+fn list(plan: &Plan<'_>, format: Format) -> String {
+    let mut cases: Vec<(&case::Case, &str, Vec<&str>)> = Vec::new();
+    for run in &plan.runs {
+        match cases.last_mut() {
+            Some((case, plugin, versions))
+                if case.id == run.case.id && *plugin == run.plugin.as_str() =>
+            {
+                versions.push(run.version);
+            }
+            _ => cases.push((run.case, &run.plugin, vec![run.version])),
+        }
+    }
+    if format == Format::Json {
+        let told = cases.iter().map(|(case, plugin, versions)| {
+            json!({
+                "id": case.id, "area": case.area, "level": case.level.name(), "spec": case.spec,
+                "about": case.about, "plugin": plugin, "versions": versions,
+            })
+        });
+        return format!("{:#}\n", Value::from(told.collect::<Vec<_>>()));
+    }
+    let mut out = String::new();
+    for (case, plugin, versions) in &cases {
+        let level = case.level.name();
+        let id = format!("{} [{plugin}]", case.id);
+        let versions = versions.join(" ");
+        out += &format!(
+            "{level:<6} {id:<56} {} ({})  {versions}\n",
+            case.about, case.spec
+        );
+    }
+    let runs = plan.runs.len();
+    out + &format!("{} cases, {runs} runs\n", cases.len())
 }

@@ -28,7 +28,7 @@ const ALLOWED: [&str; 20] = [
     // The reference's names for such.
     "chain * CNI-*",
     // The kernel's own: of a `lo` that was up, and of the node's groups.
-    "*link lo qdisc",
+    "*link lo qdisc: *",
     "pod *: addr lo 127.0.0.1/8",
     "conntrack * dst=224.0.0.* *",
     "conntrack * dst=ff02:* *",
@@ -44,12 +44,7 @@ pub fn left(before: &Moment, after: &Moment, steps: &Steps) -> Vec<String> {
 }
 
 fn may_stay(line: &str, steps: &Steps) -> bool {
-    // `what: content (was other)`
-    let what = match line.rfind(" (was ").and_then(|end| line.get(..end)) {
-        Some(told) => told.split_once(": ").map_or(told, |(what, _)| what),
-        None => line,
-    };
-    let fits = |pattern: &str| glob(pattern, line) || glob(pattern, what);
+    let fits = |pattern: &str| glob(pattern, line);
     ALLOWED.iter().any(|pattern| fits(pattern))
         || steps.leaves.iter().any(|pattern| fits(pattern))
         || steps.bridges.iter().any(|name| is_of_bridge(line, name))

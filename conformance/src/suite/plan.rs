@@ -99,11 +99,12 @@ pub fn judged(
 }
 
 impl<'s> Plan<'s> {
-    /// Asks plugins and kernel what applies. The calling thread stays what it is.
+    /// Asks plugins and kernel what applies. The calling thread stays what it is. `chosen`: nobody asked for other plugins
+    /// than these.
     pub fn make(
         cases: &'s [Case],
         profiles: &Profiles,
-        names: &[String],
+        (names, chosen): (&[String], bool),
         there: &BTreeSet<String>,
         versions: &[&'static str],
         bin_dir: &Path,
@@ -122,7 +123,7 @@ impl<'s> Plan<'s> {
             });
         }
         for case in cases {
-            if let Plugins::Named(wanted) = &case.plugins {
+            if let (Plugins::Named(wanted), false) = (&case.plugins, chosen) {
                 for name in wanted.iter().filter(|n| !there.contains(*n)) {
                     plan.skip(case, name, None, format!("the directory has no {name}"));
                 }

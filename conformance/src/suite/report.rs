@@ -1,10 +1,11 @@
 //! What came of it all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::case::{Case, Level};
-use super::plan::{Judged, Plan, Skip};
+use super::plan::{Judged, Plan, Run, Skip};
+use crate::differential::glob;
 
 /// Of one assertion, in one version or in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +41,10 @@ pub struct Assertion {
     pub versions: BTreeMap<String, (Status, Vec<String>)>,
     /// A failure that is known, and why it is there.
     pub known: Option<String>,
+    /// The command that shows the failure again.
+    pub again: String,
+    /// The same as a shell script.
+    pub script: String,
 }
 
 /// All of it.
@@ -55,6 +60,10 @@ pub struct Report {
     pub runs: usize,
     /// From start to end.
     pub took: Duration,
+    /// SHOULD counts as MUST.
+    pub strict: bool,
+    /// What is known to fail, and did not.
+    pub unused: Vec<String>,
 }
 
 // === impl Status ===
@@ -80,6 +89,26 @@ impl Assertion {
     pub fn status(&self) -> Status {
         let all = self.versions.values().map(|(status, _)| *status);
         all.max().unwrap_or(Status::Skipped)
+    }
+
+    /// Which, and whose.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("{} [{}]", self.id, self.plugin)
+    }
+
+    /// Why it is so, with the versions it is so in.
+    #[must_use]
+    pub fn told(&self, status: Status) -> Vec<String> {
+        let mut told = Vec::new();
+        for (versions, why) in self.of(status) {
+            let versions = versions.join(" ");
+            told.extend(why.iter().map(|why| match versions.is_empty() {
+                true => why.clone(),
+                false => format!("{versions}: {why}"),
+            }));
+        }
+        told
     }
 
     /// The versions in which it is so, together with why.
@@ -163,6 +192,8 @@ impl Collected {
             plugin: plugin.to_owned(),
             versions: BTreeMap::new(),
             known: None,
+            again: String::new(),
+            script: String::new(),
         });
         assertion.versions.insert(version.to_owned(), (status, why));
     }
@@ -193,22 +224,93 @@ impl Collected {
             cases: cases.len(),
             runs: plan.runs.len(),
             took,
+            strict: false,
+            unused: Vec::new(),
         }
     }
 }
 
 impl Report {
+    /// Marks those failures that are known: a glob of their IDs (or of `ID [PLUGIN]`), and why.
+    pub fn mark_known(&mut self, known: &BTreeMap<String, String>) {
+        let mut used = BTreeSet::new();
+        let failed = |a: &&mut Assertion| [Status::Fail, Status::Broken].contains(&a.status());
+        for assertion in self.assertions.iter_mut().filter(failed) {
+            let title = assertion.title();
+            for (pattern, why) in known {
+                if glob(pattern, &assertion.id) || glob(pattern, &title) {
+                    used.insert(pattern);
+                    assertion.known = Some(why.clone());
+                }
+            }
+        }
+        self.unused = known
+            .keys()
+            .filter(|k| !used.contains(k))
+            .cloned()
+            .collect();
+    }
+
+    /// Says of each failure how to see it again.
+    pub fn explain(&mut self, plan: &Plan<'_>, again: impl Fn(&Run<'_>) -> (String, String)) {
+        let wrong = [Status::Fail, Status::Broken];
+        let failed = |a: &&mut Assertion| wrong.contains(&a.status());
+        for assertion in self.assertions.iter_mut().filter(failed) {
+            let status = assertion.status();
+            let groups = assertion.of(status);
+            let version = groups.first().and_then(|(versions, _)| versions.first());
+            let is_it = |run: &&Run<'_>| {
+                run.case.id == assertion.case
+                    && run.plugin == assertion.plugin
+                    && Some(&run.version) == version
+            };
+            if let Some(run) = plan.runs.iter().find(is_it) {
+                (assertion.again, assertion.script) = again(run);
+            }
+        }
+    }
+
+    /// Whether a failure of it is one of the whole.
+    #[must_use]
+    pub fn counts(&self, assertion: &Assertion) -> bool {
+        let must = assertion.level == Level::Must;
+        must || (self.strict && assertion.level == Level::Should)
+    }
+
+    /// One sentence.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let plugins: Vec<&str> = self.judged.iter().map(|j| j.name.as_str()).collect();
+        let number = |status| self.all(status).count();
+        let failed = self.all(Status::Fail).filter(|a| self.counts(a)).count();
+        format!(
+            "{}: {}. {} cases in {} runs took {:.1} s: of {} assertions {} pass, {} fail ({failed} of them count), \
+             {} could not be run; {} are not applicable.",
+            match self.is_passed() {
+                true => "passed",
+                false => "FAILED",
+            },
+            plugins.join(", "),
+            self.cases,
+            self.runs,
+            self.took.as_secs_f64(),
+            self.assertions.len() - number(Status::Skipped),
+            number(Status::Pass),
+            number(Status::Fail),
+            number(Status::Broken),
+            number(Status::Skipped),
+        )
+    }
+
     /// Those of a status.
     pub fn all(&self, status: Status) -> impl Iterator<Item = &Assertion> {
         self.assertions.iter().filter(move |a| a.status() == status)
     }
 
-    /// Whether every applicable MUST passed (and SHOULD, if that is asked for).
+    /// Whether every applicable MUST passed (and SHOULD, if it is strict).
     #[must_use]
-    pub fn is_passed(&self, strict: bool) -> bool {
-        let counts =
-            |a: &&Assertion| a.level == Level::Must || (strict && a.level == Level::Should);
-        let wrong = self.all(Status::Fail).chain(self.all(Status::Broken));
-        !wrong.into_iter().any(|a| counts(&a)) && self.runs > 0
+    pub fn is_passed(&self) -> bool {
+        let mut wrong = self.all(Status::Fail).chain(self.all(Status::Broken));
+        self.runs > 0 && !wrong.any(|a| self.counts(a))
     }
 }
