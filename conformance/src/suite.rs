@@ -22,7 +22,7 @@ mod work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -70,6 +70,9 @@ pub struct Options {
     /// So many at a time.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
+    /// How long a call may take.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    time_limit: u64,
 }
 
 impl Options {
@@ -114,8 +117,9 @@ impl Options {
         self.choose(&mut cases)?;
         let there = plan::executables(&bin_dir)?;
         let known = self.known()?;
+        let limit = Duration::from_secs(self.time_limit);
         let names = plan::judged(&there, &self.plugin, &cases, &profiles)?;
-        let names = (names.as_slice(), !self.plugin.is_empty());
+        let names = (names.as_slice(), !self.plugin.is_empty(), limit);
         let plan = Plan::make(&cases, &profiles, names, &there, &versions, &bin_dir)?;
         if self.list {
             print!("{}", list(&plan, self.format));
@@ -128,8 +132,8 @@ impl Options {
             }
             return Ok(true);
         }
-        let jobs = usize::from(self.jobs);
-        let mut report = work::work(&plan, &profiles, &bin_dir, jobs, started);
+        let at_once = (usize::from(self.jobs), limit);
+        let mut report = work::work(&plan, &profiles, &bin_dir, at_once, started);
         report.strict = self.strict;
         report.mark_known(&known);
         let more = self.files()?;

@@ -88,8 +88,8 @@ pub fn script(run: &Run<'_>, steps: &Steps, bin_dir: &Path) -> String {
     for call in std::mem::take(&mut writer.attached).into_iter().rev() {
         writer.call(&closing(call), false);
     }
-    writer.out +=
-        "ip addr; ip route; ip rule; nft list ruleset; find /run /var/lib/cni -type f\nNODE\n";
+    writer.out += "ip addr; ip route; ip rule; nft list ruleset; find /run /var/lib/cni -type f \\\n    \
+        ! -path '/run/plugins/*' ! -path '/run/netns/*' ! -path '/run/.results/*'\nNODE\n";
     writer.out
 }
 
@@ -141,7 +141,9 @@ impl Writer<'_> {
             (&other.plugin, &other.container, &other.ifname)
                 == (&call.plugin, &call.container, &call.ifname)
         };
-        self.attached.retain(|other| !is_same(other));
+        if ["ADD", "DEL"].contains(&call.verb.as_str()) {
+            self.attached.retain(|other| !is_same(other));
+        }
         if call.verb == "ADD" {
             self.attached.push(call.clone());
         }
@@ -153,7 +155,7 @@ impl Writer<'_> {
             .take(100)
             .collect();
         let file = format!("{RESULTS}/{safe}");
-        let mut line = format!("{{ {} | env -i", self.input(call, &file));
+        let mut line = format!("{{ {} | timeout -s KILL 20 env -i", self.input(call, &file));
         let mut env = call.environment();
         if !env.iter().any(|(key, _)| key == "PATH") {
             env.push(("PATH".to_owned(), node::TOOLS.to_owned()));

@@ -61,7 +61,7 @@
 //! `holds`: after the call, in `in` (a pod, or nothing for the node) `sh` must succeed (`ok: false`: fail) and print
 //! `says` (a part, or `/…/`), or JSON that has at each pointer of `json` that value.
 //!
-//! No call may die by a signal, take more than 20 s, print more than 1 MiB or leave a process that keeps its stdout open.
+//! No call may die by a signal, take more than 20 s (`--time-limit`), print more than 1 MiB or leave a process that keeps its stdout open.
 
 use std::fs;
 use std::path::Path;

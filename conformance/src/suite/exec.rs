@@ -20,8 +20,8 @@ use serde_json::Value;
 
 use crate::node;
 
-/// How long a call may take.
-pub const TIME_LIMIT: Duration = Duration::from_secs(20);
+/// How long shell of a case may take.
+const SCRIPT_TIME: Duration = Duration::from_secs(20);
 /// How much it may print.
 pub const STDOUT_BYTES: usize = 1 << 20;
 /// How much a script may, as that may be meant for a plugin's stdin.
@@ -43,8 +43,8 @@ pub enum End {
     Exit(i32),
     /// By this signal, which was not ours.
     Signal(i32),
-    /// It was killed when its time was over.
-    Late,
+    /// It was killed when this time was over.
+    Late(Duration),
     /// It was killed, as it printed too much.
     Flood,
     /// It ended, but somebody it left kept its stdout open.
@@ -68,13 +68,19 @@ pub struct Output {
 ///
 /// # Errors
 /// It cannot be started or watched.
-pub fn run(command: &mut Command, env: &[(String, String)], stdin: &[u8]) -> Result<Output> {
-    run_as(Who::Judged, command, env, stdin)
+pub fn run(
+    command: &mut Command,
+    env: &[(String, String)],
+    stdin: &[u8],
+    limit: Duration,
+) -> Result<Output> {
+    run_as(Who::Judged(limit), command, env, stdin)
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum Who {
-    Judged,
+    /// For so long at most.
+    Judged(Duration),
     /// A script of ours may start what goes on beside the calls.
     Script,
 }
@@ -96,10 +102,10 @@ fn run_as(
         .process_group(0)
         .spawn()
         .context(name)?;
-    let attended = attend(&mut child, stdin, started + TIME_LIMIT, who);
+    let attended = attend(&mut child, stdin, started, who);
     // Whoever is left of it. Not reaped yet, so that the group is no other's.
     let group = i32::try_from(child.id()).map(Pid::from_raw);
-    if who == Who::Judged || !matches!(attended, Ok((None, ..))) {
+    if who != Who::Script || !matches!(attended, Ok((None, ..))) {
         let _ = group.map(|group| killpg(group, Signal::SIGKILL));
     }
     let status = child.wait()?;
@@ -120,7 +126,7 @@ fn run_as(
 fn attend(
     child: &mut Child,
     stdin: &[u8],
-    due: Instant,
+    started: Instant,
     who: Who,
 ) -> Result<(Option<End>, Vec<u8>, Vec<u8>)> {
     let watch = pidfd(child).context("pidfd_open (Linux 5.3 or later)")?;
@@ -129,13 +135,13 @@ fn attend(
         fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
     let mut rest = stdin;
-    let most = match who {
-        Who::Judged => STDOUT_BYTES,
-        Who::Script => SCRIPT_BYTES,
+    let (limit, most) = match who {
+        Who::Judged(limit) => (limit, STDOUT_BYTES),
+        Who::Script => (SCRIPT_TIME, SCRIPT_BYTES),
     };
     let mut stdout = Stream::of(child.stdout.take(), most + 1)?;
     let mut stderr = Stream::of(child.stderr.take(), STDERR_BYTES)?;
-    let mut due = due;
+    let mut due = started + limit;
     let mut has_ended = false;
     let mut end = None;
     loop {
@@ -157,7 +163,11 @@ fn attend(
         }
         let wait = due.saturating_duration_since(Instant::now());
         if wait.is_zero() {
-            end = Some(if has_ended { End::Held } else { End::Late });
+            end = Some(if has_ended {
+                End::Held
+            } else {
+                End::Late(limit)
+            });
             break;
         }
         let mut fds = Vec::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use serde_json::{Map, Value};
 
-use super::exec::{End, Output, TIME_LIMIT};
+use super::exec::{End, Output};
 use super::keys::Keys;
 use super::matching::{differences, is_text, says};
 use super::regex::Regex;
@@ -130,8 +130,8 @@ impl Expect {
                 wrong.push(format!("it died by signal {signal}{}", output.tail()));
                 return Ok(wrong);
             }
-            End::Late => {
-                let limit = TIME_LIMIT.as_secs();
+            End::Late(limit) => {
+                let limit = limit.as_secs();
                 wrong.push(format!("it had not ended after {limit} s and was killed"));
                 return Ok(wrong);
             }

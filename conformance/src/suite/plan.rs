@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
@@ -104,7 +105,7 @@ impl<'s> Plan<'s> {
     pub fn make(
         cases: &'s [Case],
         profiles: &Profiles,
-        (names, chosen): (&[String], bool),
+        (names, chosen, limit): (&[String], bool, Duration),
         there: &BTreeSet<String>,
         versions: &[&'static str],
         bin_dir: &Path,
@@ -116,7 +117,7 @@ impl<'s> Plan<'s> {
         };
         let mut probes = Probes::default();
         for name in names {
-            let listed = elsewhere(|| listed(name, bin_dir))?;
+            let listed = elsewhere(|| listed(name, bin_dir, limit))?;
             plan.judged.push(Judged {
                 name: name.clone(),
                 versions: listed,
@@ -200,7 +201,7 @@ fn not_at_all(
 const VERBS: [&str; 6] = ["ADD", "CHECK", "DEL", "GC", "STATUS", "VERSION"];
 
 /// What a plugin answers to VERSION.
-fn listed(plugin: &str, bin_dir: &Path) -> Result<Option<Vec<String>>> {
+fn listed(plugin: &str, bin_dir: &Path, limit: Duration) -> Result<Option<Vec<String>>> {
     let _node = Node::enter(bin_dir, &[], false)?;
     let newest = VERSIONS.last().copied().unwrap_or_default();
     let env = [
@@ -211,7 +212,7 @@ fn listed(plugin: &str, bin_dir: &Path) -> Result<Option<Vec<String>>> {
     let env = env.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let stdin = format!("{{\"cniVersion\":\"{newest}\"}}");
     let mut command = Command::new(node::plugin(plugin));
-    let output = exec::run(&mut command, &env, stdin.as_bytes())?;
+    let output = exec::run(&mut command, &env, stdin.as_bytes(), limit)?;
     let Some(answer) = output.json().filter(|_| output.is_success()) else {
         return Ok(None);
     };

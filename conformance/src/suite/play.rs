@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -40,6 +41,8 @@ type Attachment = (String, String);
 struct Play<'c> {
     steps: &'c Steps,
     version: &'c str,
+    /// How long a call may take.
+    limit: Duration,
     node: Node,
     /// The last result of each.
     results: BTreeMap<Attachment, Value>,
@@ -56,7 +59,7 @@ struct Play<'c> {
 ///
 /// # Errors
 /// The case itself cannot be run.
-pub fn play(steps: &Steps, version: &str, bin_dir: &Path) -> Result<Played> {
+pub fn play(steps: &Steps, version: &str, bin_dir: &Path, limit: Duration) -> Result<Played> {
     let node = Node::enter(bin_dir, &steps.pods, steps.dad)?;
     let _end = KillsTheRest;
     script(&steps.setup, "").context("setup")?;
@@ -64,6 +67,7 @@ pub fn play(steps: &Steps, version: &str, bin_dir: &Path) -> Result<Played> {
     let mut play = Play {
         steps,
         version,
+        limit,
         node,
         results: BTreeMap::new(),
         last: String::new(),
@@ -126,10 +130,10 @@ impl Play<'_> {
             for (_, call) in &all {
                 ready.push((call, self.input(call)));
             }
-            let version = self.version;
+            let frame = (self.version, self.limit);
             thread::scope(|scope| {
                 let make =
-                    |(call, input): (_, String)| scope.spawn(move || make(call, &input, version));
+                    |(call, input): (_, String)| scope.spawn(move || make(call, &input, frame));
                 let running: Vec<_> = ready.into_iter().map(make).collect();
                 for one in running {
                     let output = one
@@ -144,7 +148,7 @@ impl Play<'_> {
         for (number, (of, call)) in all.iter().enumerate() {
             let output = match outputs.next() {
                 Some(output) => output?,
-                None => make(call, &self.input(call), self.version)?,
+                None => make(call, &self.input(call), (self.version, self.limit))?,
             };
             let which = match all.len() {
                 1 => String::new(),
@@ -295,7 +299,7 @@ impl Play<'_> {
         let due = due.chain(open.into_iter().rev().map(|call| (call, true)));
         for (call, is_judged) in due {
             let call = closing(call);
-            let output = make(&call, &self.input(&call), self.version)?;
+            let output = make(&call, &self.input(&call), (self.version, self.limit))?;
             let judged = call.expect.judge("DEL", &output)?;
             for why in judged.iter().filter(|_| is_judged) {
                 wrong.push(format!("the closing {}: {why}", call.title()));
@@ -353,7 +357,7 @@ fn of_all(call: &Call, outputs: &[&Output]) -> Vec<String> {
 }
 
 /// Calls the plugin.
-fn make(call: &Call, input: &str, version: &str) -> Result<Output> {
+fn make(call: &Call, input: &str, (version, limit): (&str, Duration)) -> Result<Output> {
     let mut env = call.environment();
     if !env.iter().any(|(key, _)| key == "PATH") {
         env.push(("PATH".to_owned(), node::TOOLS.to_owned()));
@@ -367,7 +371,12 @@ fn make(call: &Call, input: &str, version: &str) -> Result<Output> {
         _ => None,
     };
     let stdin = made.as_deref().unwrap_or(input.as_bytes());
-    exec::run(&mut Command::new(node::plugin(&call.plugin)), &env, stdin)
+    exec::run(
+        &mut Command::new(node::plugin(&call.plugin)),
+        &env,
+        stdin,
+        limit,
+    )
 }
 
 /// Shell of the case, which has to succeed.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::plan::{Plan, Run, elsewhere};
 use super::play::{Played, play};
@@ -12,12 +12,12 @@ use super::profile::Profiles;
 use super::progress::Progress;
 use super::report::{Collected, Part, Report, Status};
 
-/// Runs everything, `jobs` at a time.
+/// Runs everything, `jobs` at a time; a call may take as long as the `limit`.
 pub fn work(
     plan: &Plan<'_>,
     profiles: &Profiles,
     bin_dir: &Path,
-    jobs: usize,
+    (jobs, limit): (usize, Duration),
     started: Instant,
 ) -> Report {
     let next = AtomicUsize::new(0);
@@ -25,7 +25,8 @@ pub fn work(
     let worker = || {
         while let Some(run) = plan.runs.get(next.fetch_add(1, Ordering::Relaxed)) {
             let steps = run.case.steps(&run.plugin, profiles, run.version);
-            let played = steps.and_then(|steps| elsewhere(|| play(&steps, run.version, bin_dir)));
+            let played =
+                steps.and_then(|steps| elsewhere(|| play(&steps, run.version, bin_dir, limit)));
             let mut both = collected.lock().unwrap_or_else(|e| e.into_inner());
             let (collected, progress) = &mut *both;
             let status = tell(collected, run, played);
