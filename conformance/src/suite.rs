@@ -13,7 +13,6 @@ mod plan;
 mod play;
 pub mod profile;
 mod progress;
-mod regex;
 pub mod report;
 mod steps;
 pub mod versions;

@@ -1,4 +1,5 @@
 //! The engine of `conformance run`, against a small plugin (`suite/toy`) with a quirk for everything that can be wrong.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -8,8 +8,7 @@ use serde_json::{Map, Value};
 
 use super::exec::{End, Output};
 use super::keys::Keys;
-use super::matching::{differences, is_text, says};
-use super::regex::Regex;
+use super::matching::{differences, is_text, pattern, says};
 
 /// What a case says of a call.
 #[derive(Debug, Clone, Default)]
@@ -90,7 +89,10 @@ impl Expect {
         }
         let texts = expect.msg.iter().chain(&expect.stdout);
         for text in texts {
-            check_pattern(text)?;
+            pattern(text)?;
+        }
+        if let Some(result) = &expect.result {
+            patterns(result)?;
         }
         Ok(expect)
     }
@@ -215,10 +217,13 @@ impl Expect {
     }
 }
 
-fn check_pattern(text: &str) -> Result<()> {
-    match text.strip_prefix('/').and_then(|t| t.strip_suffix('/')) {
-        Some(pattern) => Regex::new(pattern).map(drop),
-        None => Ok(()),
+/// That every one of a result's is one.
+fn patterns(value: &Value) -> Result<()> {
+    match value {
+        Value::String(text) => pattern(text).map(drop),
+        Value::Array(items) => items.iter().try_for_each(patterns),
+        Value::Object(map) => map.values().try_for_each(patterns),
+        _ => Ok(()),
     }
 }
 

@@ -1,29 +1,35 @@
 //! Comparing what a case wants with what there is.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use regex_lite::Regex;
 use serde_json::Value;
-
-use super::regex::Regex;
 
 /// A text: itself, or `/regex/`, which is somewhere in it.
 pub fn is_text(want: &str, got: &str) -> Result<bool> {
-    match pattern(want) {
-        Some(pattern) => Ok(Regex::new(pattern)?.is_in(got)),
+    match pattern(want)? {
+        Some(pattern) => Ok(pattern.is_match(got)),
         None => Ok(want == got),
     }
 }
 
 /// As [`is_text`], but a plain text may also be a part.
 pub fn says(want: &str, got: &str) -> Result<bool> {
-    match pattern(want) {
-        Some(pattern) => Ok(Regex::new(pattern)?.is_in(got)),
+    match pattern(want)? {
+        Some(pattern) => Ok(pattern.is_match(got)),
         None => Ok(got.contains(want)),
     }
 }
 
-fn pattern(want: &str) -> Option<&str> {
-    let inner = want.strip_prefix('/')?.strip_suffix('/')?;
-    (!inner.is_empty()).then_some(inner)
+/// Of a text `/…/`. It is matched in time that grows with pattern times text, whatever a plugin prints.
+pub fn pattern(want: &str) -> Result<Option<Regex>> {
+    let inner = want.strip_prefix('/').and_then(|w| w.strip_suffix('/'));
+    match inner.filter(|inner| !inner.is_empty()) {
+        Some(inner) => {
+            let regex = Regex::new(inner).with_context(|| format!("the pattern {want}"))?;
+            Ok(Some(regex))
+        }
+        None => Ok(None),
+    }
 }
 
 /// What of `want` is not so in `got`, a sentence each: of objects the keys that are wanted, of arrays every element.
