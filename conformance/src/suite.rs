@@ -6,6 +6,7 @@ pub mod case;
 mod exec;
 mod expect;
 pub mod format;
+mod input;
 mod keys;
 mod leftover;
 mod matching;

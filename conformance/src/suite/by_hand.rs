@@ -3,9 +3,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use super::input::Stdin;
 use super::plan::Run;
 use super::play::closing;
-use super::steps::{Call, Hold, Prev, Stdin, Steps};
+use super::steps::{Call, Hold, Prev, Steps};
 use crate::node;
 
 /// Where the script keeps what an ADD printed, by attachment. `/run` is its own by then.

@@ -69,10 +69,11 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
+use super::input::lay_over;
 use super::keys::Keys;
 use super::matching::each_text;
 use super::profile::{Kind, Profile, Profiles};
-use super::steps::{Steps, lay_over};
+use super::steps::Steps;
 use super::versions::{self, VERSIONS};
 
 /// How much a failure weighs.

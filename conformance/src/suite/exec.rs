@@ -1,6 +1,7 @@
 //! One run of something foreign: its streams capped, its end within a time, its process group with it.
 //!
 //! One poll(2) waits for the streams, the process (a pidfd) and the time. It reads its stdin from a pipe, as from a runtime.
+//! If this program is killed, it ends, too.
 #![allow(unsafe_code)]
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -93,6 +95,8 @@ fn run_as(
 ) -> Result<Output> {
     let name = format!("run {}", command.get_program().display());
     let started = Instant::now();
+    // SAFETY: one system call on a number, between fork and exec.
+    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
     let mut child = command
         .env_clear()
         .envs(env.iter().map(|(k, v)| (k, v)))

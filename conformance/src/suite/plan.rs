@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::case::{Case, Plugins};
 use super::exec;
+use super::play::KillsTheRest;
 use super::profile::Profiles;
 use super::versions::VERSIONS;
 use crate::node::{self, Node};
@@ -203,6 +204,7 @@ const VERBS: [&str; 6] = ["ADD", "CHECK", "DEL", "GC", "STATUS", "VERSION"];
 /// What a plugin answers to VERSION.
 fn listed(plugin: &str, bin_dir: &Path, limit: Duration) -> Result<Option<Vec<String>>> {
     let _node = Node::enter(bin_dir, &[], false)?;
+    let _end = KillsTheRest;
     let newest = VERSIONS.last().copied().unwrap_or_default();
     let env = [
         ("CNI_COMMAND", "VERSION"),
@@ -265,6 +267,7 @@ impl Probes {
         }
         let unfit = elsewhere(|| {
             let _node = Node::enter(bin_dir, &["a".to_owned()], false)?;
+            let _end = KillsTheRest;
             let output = exec::sh(&case.probe, &[])?;
             let why = format!("`{}` fails here{}", case.probe, output.tail());
             Ok((!output.is_success()).then_some(why))

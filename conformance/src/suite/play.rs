@@ -15,9 +15,10 @@ use serde_json::Value;
 
 use super::exec::{self, Output};
 use super::expect::{Expect, Outcome, shape};
+use super::input::Stdin;
 use super::leftover::left;
 use super::matching::{differences, says};
-use super::steps::{Call, Hold, Prev, Stdin, Steps};
+use super::steps::{Call, Hold, Prev, Steps};
 use crate::node::{self, Node};
 use crate::residue::Moment;
 
@@ -396,7 +397,7 @@ fn script(script: &str, last: &str) -> Result<()> {
 
 /// Ends whatever a plugin or a script left running: it is in the run's mount namespace or in the network namespace of the
 /// node or a pod, and nobody else is.
-struct KillsTheRest;
+pub struct KillsTheRest;
 
 impl Drop for KillsTheRest {
     fn drop(&mut self) {

@@ -233,22 +233,24 @@ impl Collected {
 impl Report {
     /// Marks those failures that are known: a glob of their IDs (or of `ID [PLUGIN]`), and why.
     pub fn mark_known(&mut self, known: &BTreeMap<String, String>) {
-        let mut used = BTreeSet::new();
-        let failed = |a: &&mut Assertion| [Status::Fail, Status::Broken].contains(&a.status());
-        for assertion in self.assertions.iter_mut().filter(failed) {
+        let (mut failed, mut passed) = (BTreeSet::new(), BTreeSet::new());
+        for assertion in &mut self.assertions {
             let title = assertion.title();
             for (pattern, why) in known {
-                if glob(pattern, &assertion.id) || glob(pattern, &title) {
-                    used.insert(pattern);
-                    assertion.known = Some(why.clone());
+                if !glob(pattern, &assertion.id) && !glob(pattern, &title) {
+                    continue;
+                }
+                match assertion.status() {
+                    Status::Fail | Status::Broken => {
+                        failed.insert(pattern);
+                        assertion.known = Some(why.clone());
+                    }
+                    Status::Pass => drop(passed.insert(pattern)),
+                    Status::Skipped => {}
                 }
             }
         }
-        self.unused = known
-            .keys()
-            .filter(|k| !used.contains(k))
-            .cloned()
-            .collect();
+        self.unused = passed.difference(&failed).map(|p| (*p).clone()).collect();
     }
 
     /// Says of each failure how to see it again.
