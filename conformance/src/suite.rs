@@ -133,7 +133,7 @@ impl Options {
             return Ok(true);
         }
         let at_once = (usize::from(self.jobs), limit);
-        let mut report = work::work(&plan, &profiles, &bin_dir, at_once, started);
+        let mut report = work::work(&plan, &profiles, &bin_dir, at_once, started)?;
         report.strict = self.strict;
         report.mark_known(&known);
         let more = self.files()?;

@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -53,15 +55,26 @@ impl Bed {
     }
 
     fn run(&self, more: &[&str]) -> Output {
+        self.command(&[&["--time-limit", "1"], more].concat())
+            .output()
+            .unwrap()
+    }
+
+    fn command(&self, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_conformance"));
         command.arg("run").arg("--bin-dir").arg(self.path("bin"));
         command.arg("--cases").arg(self.path("cases"));
         command.arg("--config").arg(self.path("profile.json"));
+        command.args(more);
         command
-            .args(["--time-limit", "1"])
-            .args(more)
-            .output()
-            .unwrap()
+    }
+
+    /// Command lines of the toy's children, wherever they are.
+    fn sleepers(&self) -> Vec<String> {
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        let lines = lines.map(|line| text(&line));
+        lines.filter(|line| line.contains(&self.nap)).collect()
     }
 
     /// Assertions by ID, and the exit status.
@@ -203,13 +216,7 @@ fn each_verdict() {
     assert_eq!(of("toy.usual").len(), 7);
     assert!(is_skipped("0.3.1") && !is_skipped("0.4.0"));
     // Nor does anybody sleep on.
-    let sleepers: Vec<String> = fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok())
-        .map(|line| text(&line))
-        .filter(|line| line.contains(&bed.nap))
-        .collect();
-    assert!(sleepers.is_empty(), "{sleepers:?}");
+    assert_eq!(bed.sleepers(), [""; 0]);
 }
 
 #[test]
@@ -305,6 +312,28 @@ fn by_hand_it_is_the_same() {
             text(&ran.stderr)
         );
     }
+}
+
+/// What is under way comes to its end, and nobody sleeps on.
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let bed = Bed::new();
+    let mut run = bed.command(&["--filter", "toy.quirk.hang", "--time-limit", "3"]);
+    let mut run = run
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    while bed.sleepers().is_empty() {
+        assert!(Instant::now() < end && run.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    kill(Pid::from_raw(run.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    let output = run.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).ends_with("conformance: interrupted\n"));
+    assert_eq!(bed.sleepers(), [""; 0]);
 }
 
 // === mistakes in cases ===

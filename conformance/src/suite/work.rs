@@ -2,9 +2,12 @@
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::{SigSet, Signal, raise};
 
 use super::plan::{Plan, Run, elsewhere};
 use super::play::{Played, play};
@@ -13,17 +16,24 @@ use super::progress::Progress;
 use super::report::{Collected, Part, Report, Status};
 
 /// Runs everything, `jobs` at a time; a call may take as long as the `limit`.
+///
+/// # Errors
+/// Somebody interrupted it.
 pub fn work(
     plan: &Plan<'_>,
     profiles: &Profiles,
     bin_dir: &Path,
     (jobs, limit): (usize, Duration),
     started: Instant,
-) -> Report {
+) -> Result<Report> {
+    let stopped = stops()?;
     let next = AtomicUsize::new(0);
     let collected = Mutex::new((Collected::default(), Progress::of(plan.runs.len())));
     let worker = || {
         while let Some(run) = plan.runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if stopped.load(Ordering::Relaxed) {
+                break;
+            }
             let steps = run.case.steps(&run.plugin, profiles, run.version);
             let played =
                 steps.and_then(|steps| elsewhere(|| play(&steps, run.version, bin_dir, limit)));
@@ -40,10 +50,29 @@ pub fn work(
     });
     let (collected, progress) = collected.into_inner().unwrap_or_else(|e| e.into_inner());
     progress.end();
-    collected.finish(plan, started.elapsed())
+    ensure!(!stopped.load(Ordering::Relaxed), "interrupted");
+    Ok(collected.finish(plan, started.elapsed()))
 }
 
-fn tell(collected: &mut Collected, run: &Run<'_>, played: anyhow::Result<Played>) -> Status {
+/// Becomes true when somebody wants it to end: the runs under way are finished then, so that nothing of them stays.
+fn stops() -> Result<&'static AtomicBool> {
+    static STOPPED: AtomicBool = AtomicBool::new(false);
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    // Threads inherit that, and what they start does not.
+    signals.thread_block()?;
+    thread::spawn(move || {
+        let _ = signals.wait();
+        STOPPED.store(true, Ordering::Relaxed);
+        eprintln!("\nconformance: finishing what is under way; once more to leave at once");
+        let _ = signals.wait();
+        let _ = raise(Signal::SIGKILL);
+    });
+    Ok(&STOPPED)
+}
+
+fn tell(collected: &mut Collected, run: &Run<'_>, played: Result<Played>) -> Status {
     let mut put = |part, status, why| {
         collected.put((run.case, part), &run.plugin, run.version, status, why);
         status
