@@ -15,11 +15,15 @@ pub mod undo;
 
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
 
 pub use gather::Gather;
 pub use undo::Undo;
 
 use crate::kernel::netns::{Netns, NetnsError};
+use crate::nl::STOP;
 use crate::record;
 use crate::spec::args::{self, CallEnv, Invocation, ProcessEnv, Verb};
 use crate::spec::conf::{self, NetConf};
@@ -248,8 +252,11 @@ fn print(text: &str) -> std::io::Result<()> {
     let stdout = std::io::stdout();
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
-        let written = nix::unistd::write(&stdout, rest)?;
-        rest = rest.get(written..).unwrap_or_default();
+        match nix::unistd::write(&stdout, rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(Errno::EINTR) if !STOP.load(Ordering::Relaxed) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(())
 }

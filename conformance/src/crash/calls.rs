@@ -1,7 +1,10 @@
 //! System calls: their names, and the errors they may return.
 
+use std::fs;
+
 use clap::ValueEnum;
 use nix::libc::{self, c_int, c_long};
+use nix::unistd::Pid;
 
 use super::stop::Begun;
 
@@ -70,8 +73,8 @@ impl Fault {
         }
     }
 
-    /// Whether this call may return it.
-    pub(super) fn may_come_of(self, call: &Begun) -> bool {
+    /// Whether this call of this process may return it.
+    pub(super) fn may_come_of(self, call: &Begun, pid: Pid) -> bool {
         let [first, second, third, ..] = call.args;
         let Some(kind) = kind(call.number) else {
             return false;
@@ -102,17 +105,24 @@ impl Fault {
             .contains(&kind),
             Fault::Ebusy => [Kind::Remove, Kind::Mount, Kind::Send].contains(&kind),
             Fault::Enobufs => [Kind::Socket, Kind::Send, Kind::Receive].contains(&kind),
-            Fault::Eintr => [
-                Kind::Open,
-                Kind::Read,
-                Kind::Write,
-                Kind::Lock,
-                Kind::Send,
-                Kind::Receive,
-            ]
-            .contains(&kind),
+            // Files on a disk are waited for whatever comes.
+            Fault::Eintr => match kind {
+                Kind::Read | Kind::Write => is_slow(pid, first),
+                Kind::Lock => second & u64::from(libc::LOCK_NB.unsigned_abs()) == 0,
+                kind => [Kind::Send, Kind::Receive].contains(&kind),
+            },
         }
     }
+}
+
+/// A pipe, a socket or a terminal: what a signal may come before.
+fn is_slow(pid: Pid, fd: u64) -> bool {
+    let target = fs::read_link(format!("/proc/{pid}/fd/{fd}"));
+    target.is_ok_and(|t| {
+        ["pipe:", "socket:", "/dev/"]
+            .iter()
+            .any(|p| t.to_string_lossy().starts_with(p))
+    })
 }
 
 fn kind(number: c_long) -> Option<Kind> {

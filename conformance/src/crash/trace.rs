@@ -176,7 +176,7 @@ impl Tracer {
         self.asked |= pid == self.root && call.number == SYS_READ && call.args[0] == 0;
         if self.asked {
             for fault in Fault::ALL {
-                if fault.may_come_of(call) {
+                if fault.may_come_of(call, pid) {
                     *self.ended.may_fail.entry(fault).or_default() += 1;
                 }
             }
@@ -186,7 +186,7 @@ impl Tracer {
             At::Kill(n) => self.ended.calls == n,
             At::Fail(fault, n) => {
                 self.asked
-                    && fault.may_come_of(call)
+                    && fault.may_come_of(call, pid)
                     && self.ended.may_fail.get(&fault) == Some(&n)
                     && stop::skip(pid).is_ok()
             }

@@ -56,6 +56,10 @@ pub(super) fn read(prefix: &str, moment: &mut Moment) -> Result<()> {
         for family in ["ipv4", "ipv6"] {
             let out = run("conntrack", &["-L", "-f", family])?.stdout;
             for line in String::from_utf8_lossy(&out).lines() {
+                // The kernel's own, when it joins a group: nobody's connection.
+                if line.contains(" dst=224.") || line.contains(" dst=ff") {
+                    continue;
+                }
                 moment.put(format!("{prefix}conntrack {}", connection(line)));
             }
         }

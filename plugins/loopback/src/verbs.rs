@@ -2,7 +2,7 @@
 
 use libcni::kernel::{addr, link};
 use libcni::nl::{Batch, ROUTE, Socket};
-use libcni::plugin::Call;
+use libcni::plugin::{Call, Undo};
 use libcni::record;
 use libcni::spec::error::{CniError, Code};
 use libcni::spec::result::{CniResult, Interface, IpConfig};
@@ -12,16 +12,22 @@ const LO_INDEX: u32 = 1;
 const LO: &str = "lo";
 
 /// Up; the result is `prevResult`, or `lo` itself.
-pub fn add(call: &Call) -> Result<CniResult, CniError> {
+pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
     let prev = call.conf.prev()?;
     record::phase("link");
     let mut pod = call.netns()?.enter(|| Socket::open(ROUTE))??;
+    let mut undo = Undo::new();
+    undo.push("set lo down", move || del(call).map_err(|e| e.to_string()));
     pod.run(&Batch::from(link::up(LO_INDEX)))?;
     if let Some(prev) = prev {
+        undo.commit();
         return Ok(prev);
     }
     let mut ips: Vec<IpConfig> = Vec::new();
-    for held in addr::list(&mut pod, LO_INDEX)? {
+    let addresses = addr::list(&mut pod, LO_INDEX)?;
+    // What is refused below is the pod's own doing, and lo stays as it is, as with the reference.
+    undo.commit();
+    for held in addresses {
         if !held.net.ip().is_loopback() {
             return Err(CniError::new(
                 Code::Internal,
