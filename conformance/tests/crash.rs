@@ -1,10 +1,16 @@
 //! What the search for residue sees, and what the crash harness catches.
+// Clippy exempts `#[test]` functions only, not what they share.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
 
+use conformance::crash::{Fault, Finding, Options, Report, Verb};
 use conformance::node::Node;
 use conformance::residue::Moment;
+use tempfile::TempDir;
 
 /// A thing to make, and what must be said of it.
 const THINGS: [(&str, &[&str]); 14] = [
@@ -113,5 +119,120 @@ fn residue_is_seen() {
             wanted.sort_by_key(|l| (l.contains(" (was "), *l));
             assert_eq!(told, wanted, "{script}: {seen:#?}");
         }
+    });
+}
+
+/// A directory with one plugin in it, a shell script.
+fn script(body: &str) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("loopback");
+    let versions = r#"{"cniVersion":"1.0.0","supportedVersions":["0.4.0","1.0.0"]}"#;
+    let result = r#"{"cniVersion":"1.0.0","interfaces":[],"ips":[]}"#;
+    let whole = format!(
+        "#!/bin/sh\nconf=$(cat)\ncase $CNI_COMMAND in\nVERSION) echo '{versions}';;\n{}\nesac\n",
+        body.replace("RESULT", result)
+    );
+    fs::write(&path, whole).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
+fn judged(options: &Options) -> Report {
+    let report = options.report().unwrap_or_else(|e| panic!("{e:#}"));
+    println!("{report}");
+    report
+}
+
+/// It writes down what it made after it has made it.
+const LEAKS: &str = "ADD) echo 1 > /run/made; echo /run/made > /run/list; echo 'RESULT';;
+DEL) test ! -e /run/list || { rm -f $(cat /run/list); rm /run/list; };;";
+
+#[test]
+fn a_plugin_that_leaks_when_it_is_killed_is_found_out() {
+    testkit::in_netns(|| {
+        let dir = script(LEAKS);
+        let report = judged(
+            &Options::of(dir.path())
+                .kill()
+                .only(&["loopback"], &[Verb::Add]),
+        );
+        assert!(!report.is_clean());
+        let leak = |f: &&Finding| f.residue && f.what.contains("after DEL: file /run/made");
+        let leaks: Vec<_> = report.findings.iter().filter(leak).collect();
+        assert!(!leaks.is_empty());
+        // Between the two writes, nowhere else: neither at the first points nor at the last.
+        let total = report.total();
+        assert!(
+            leaks.len() < total.points / 2,
+            "{} of {}",
+            leaks.len(),
+            total.points
+        );
+        assert_eq!(total.faults, 0);
+        // Each can be tried by itself.
+        let point = leaks[0].repeat.rsplit(' ').next().unwrap().parse().unwrap();
+        let options = Options::of(dir.path())
+            .kill()
+            .only(&["loopback"], &[Verb::Add]);
+        let report = judged(&options.point(point));
+        assert_eq!(report.total().points, 1);
+        assert_eq!(report.total().residues, 1);
+    });
+}
+
+#[test]
+fn a_plugin_that_removes_what_it_may_have_made_passes() {
+    testkit::in_netns(|| {
+        let dir = script("ADD) echo 1 > /run/made; echo 'RESULT';;\nDEL) rm -f /run/made;;");
+        let kill = Options::of(dir.path())
+            .kill()
+            .only(&["loopback"], &[Verb::Add, Verb::Del]);
+        let report = judged(&kill);
+        assert!(report.is_clean());
+        assert!(report.total().points > 50);
+    });
+}
+
+/// Whatever goes wrong, it says it in words of its own, and leaves what it made.
+const GARBLED: &str = "ADD) echo 1 > /run/made || { echo oops; exit 1; }; echo 1 > /run/more || \
+    { echo '{\"code\":5,\"msg\":\"no room\"}'; exit 1; }; echo 'RESULT';;
+DEL) rm -f /run/made /run/more;;";
+
+#[test]
+fn a_plugin_that_answers_a_full_disk_with_garbage_is_found_out() {
+    testkit::in_netns(|| {
+        let dir = script(GARBLED);
+        let report = judged(
+            &Options::of(dir.path())
+                .fail(Fault::Enospc)
+                .only(&["loopback"], &[Verb::Add]),
+        );
+        let said = |residue: bool, text: &str| {
+            let mut findings = report.findings.iter();
+            findings.any(|f| {
+                f.residue == residue
+                    && f.what.contains(text)
+                    && f.point.contains("ENOSPC from openat")
+            })
+        };
+        assert!(said(false, "what it printed is not JSON: status 1 oops"));
+        assert!(said(true, "after the ADD that failed: file /run/made"));
+        assert_eq!(report.total().points, 0);
+    });
+}
+
+/// The part of `conformance crash` that is small enough for each change.
+#[test]
+fn ours_leave_nothing() {
+    testkit::in_netns(|| {
+        let plugins = ["bridge", "host-local", "loopback"];
+        let report = judged(
+            &Options::of(&testkit::bin_dir())
+                .every(10)
+                .only(&plugins, &[]),
+        );
+        assert!(report.is_clean());
+        let total = report.total();
+        assert!(total.points > 100 && total.faults > 20, "{total:?}");
     });
 }

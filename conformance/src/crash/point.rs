@@ -168,7 +168,7 @@ impl Trial<'_> {
     fn answer(&mut self, verb: Verb, fault: Fault, ended: &Ended) {
         let stdout = serde_json::from_str::<Value>(&ended.stdout);
         let what = match (ended.code, stdout) {
-            _ if ended.late => "it did not end in time",
+            _ if ended.late.is_some() => "it did not end in time",
             (None, _) => "ended by a signal",
             (Some(0), Ok(result)) if verb == Verb::Add => {
                 if result.get("cniVersion").is_some() {
@@ -241,8 +241,10 @@ fn is_error(error: &Value) -> bool {
 fn text(ended: &Ended) -> String {
     let status = match ended.code {
         Some(code) => format!("status {code}"),
-        None if ended.late => "too slow, killed".to_owned(),
-        None => "killed".to_owned(),
+        None => match &ended.late {
+            Some(doing) => format!("too slow ({doing}), killed"),
+            None => "killed".to_owned(),
+        },
     };
     let words = [&ended.stdout, &ended.stderr].map(|said| {
         let words: Vec<&str> = said.split_whitespace().collect();

@@ -1,7 +1,7 @@
 //! Runs a program and follows it and all it starts, system call by system call.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{ErrorKind, PipeReader, Read, Write, pipe};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::libc::{self, c_int, c_long};
+use nix::libc::{self, c_int};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -20,7 +20,8 @@ use super::calls::{Fault, name};
 use super::stop::{self, Begun, Stop};
 
 /// How long a program may take, however much it is slowed down by being followed.
-const LIMIT: Duration = Duration::from_secs(20);
+/// Many at once take turns at the kernel's locks.
+const LIMIT: Duration = Duration::from_secs(60);
 /// What it may print on stdout or stderr; with more it waits, until [`LIMIT`].
 const OUTPUT: c_int = 256 << 10;
 
@@ -42,8 +43,8 @@ pub(super) enum At {
 pub(super) struct Ended {
     /// Exit status; none if a signal ended it.
     pub(super) code: Option<c_int>,
-    /// It took longer than [`LIMIT`].
-    pub(super) late: bool,
+    /// It took longer than [`LIMIT`], and did this then.
+    pub(super) late: Option<String>,
     pub(super) stdout: String,
     pub(super) stderr: String,
     /// The call at which it happened, if it came to that.
@@ -54,8 +55,8 @@ pub(super) struct Ended {
     pub(super) may_fail: BTreeMap<Fault, usize>,
 }
 
-/// Those that live, for the guard of the time.
-type Living = Arc<Mutex<(BTreeSet<Pid>, bool)>>;
+/// Those that live, for the guard of the time; and what they did when it was over.
+type Living = Arc<Mutex<(BTreeSet<Pid>, Option<String>)>>;
 
 struct Tracer {
     root: Pid,
@@ -94,7 +95,14 @@ pub(super) fn run(command: &mut Command, stdin: &[u8], at: At) -> Result<Ended> 
     let guard = thread::spawn(move || {
         if guard.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
             let mut living = lock(&watched);
-            living.1 = true;
+            living.1 = Some(
+                living
+                    .0
+                    .iter()
+                    .map(|pid| doing(*pid))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            );
             living.0.iter().for_each(|pid| end(*pid));
         }
     });
@@ -118,7 +126,7 @@ pub(super) fn run(command: &mut Command, stdin: &[u8], at: At) -> Result<Ended> 
     }
     drop(over);
     let _ = guard.join();
-    tracer.ended.late = lock(&tracer.living).1;
+    tracer.ended.late.clone_from(&lock(&tracer.living).1);
     tracer.ended.stdout = read(output)?;
     tracer.ended.stderr = read(errors)?;
     Ok(tracer.ended)
@@ -145,7 +153,7 @@ impl Tracer {
             return;
         }
         let is_new = lock(&self.living).0.insert(pid) || self.born.remove(&pid);
-        let late = lock(&self.living).1;
+        let late = lock(&self.living).1.is_some();
         if self.killed || late {
             end(pid);
         }
@@ -173,7 +181,8 @@ impl Tracer {
 
     fn begins(&mut self, pid: Pid, call: &Begun) {
         self.ended.calls += 1;
-        self.asked |= pid == self.root && call.number == SYS_READ && call.args[0] == 0;
+        // It, or a child that does it for it.
+        self.asked |= call.number == libc::SYS_read && call.args[0] == 0;
         if self.asked {
             for fault in Fault::ALL {
                 if fault.may_come_of(call, pid) {
@@ -214,14 +223,26 @@ impl Tracer {
     }
 }
 
-const SYS_READ: c_long = libc::SYS_read;
+/// `bridge: S (sleeping) in flock_lock_inode_wait`
+fn doing(pid: Pid) -> String {
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let status = read("status");
+    let of = |key: &str| {
+        status
+            .lines()
+            .find_map(|l| l.strip_prefix(key))
+            .unwrap_or("?")
+            .trim()
+    };
+    format!("{}: {} in {}", of("Name:"), of("State:"), read("wchan"))
+}
 
 /// One that is gone already need not be.
 fn end(pid: Pid) {
     let _ = kill(pid, Signal::SIGKILL);
 }
 
-fn lock(living: &Living) -> MutexGuard<'_, (BTreeSet<Pid>, bool)> {
+fn lock(living: &Living) -> MutexGuard<'_, (BTreeSet<Pid>, Option<String>)> {
     living.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
