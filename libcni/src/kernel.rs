@@ -19,6 +19,8 @@
 pub mod addr;
 pub mod conntrack;
 pub mod fdb;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod link;
 pub mod mac;
 pub mod neigh;

@@ -20,6 +20,8 @@
 pub mod attr;
 mod error;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod message;
 mod socket;
 

@@ -97,6 +97,23 @@ pub struct Call {
 // === impl Call ===
 
 impl Call {
+    /// What [`run`] makes of an environment and stdin, for a pod without namespace.
+    ///
+    /// # Errors
+    /// As the plugin would print them.
+    #[cfg(feature = "fuzzing")]
+    pub fn of(env: CallEnv, stdin: &[u8], supported: &[Version]) -> Result<Self, CniError> {
+        let node = conf::decode(stdin)?;
+        let conf = NetConf::read(&node, env.verb, supported)?;
+        Ok(Self {
+            env,
+            conf,
+            node,
+            stdin: stdin.to_vec(),
+            netns: Netns::open(Path::new("")),
+        })
+    }
+
     /// The network's name.
     #[must_use]
     pub fn network(&self) -> &NetName {

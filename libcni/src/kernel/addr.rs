@@ -178,7 +178,7 @@ impl Addr {
     }
 
     /// With the index of its link.
-    fn from_reply(reply: Reply<'_>) -> Option<(u32, Self)> {
+    pub(super) fn from_reply(reply: Reply<'_>) -> Option<(u32, Self)> {
         let &[_, prefix, flags, scope, ..] = reply.payload else {
             return None;
         };

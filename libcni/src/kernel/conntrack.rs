@@ -127,7 +127,7 @@ fn delete_one_by_one(
 }
 
 /// The request that deletes a listed entry, if it has one of the addresses.
-fn delete_listed(reply: Reply<'_>, addresses: &[IpAddr]) -> Option<Message> {
+pub(super) fn delete_listed(reply: Reply<'_>, addresses: &[IpAddr]) -> Option<Message> {
     let entry = attr::Attrs::after(reply.payload, 4);
     let tuples =
         [CTA_TUPLE_ORIG, CTA_TUPLE_REPLY].map(|kind| entry.clone().find(kind).unwrap_or_default());

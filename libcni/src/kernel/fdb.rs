@@ -88,7 +88,7 @@ fn ndmsg(index: u32, state: u16, flags: u8) -> [u8; NDMSG_BYTES] {
 
 impl Entry {
     /// With the index of its device.
-    fn from_reply(reply: Reply<'_>) -> Option<(u32, Self)> {
+    pub(super) fn from_reply(reply: Reply<'_>) -> Option<(u32, Self)> {
         if reply.msg_type != RTM_NEWNEIGH || reply.payload.first() != Some(&AF_BRIDGE) {
             return None;
         }

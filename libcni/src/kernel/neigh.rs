@@ -132,7 +132,7 @@ impl State {
 
 impl Neigh {
     /// With the index of its link.
-    fn from_reply(reply: Reply<'_>) -> Option<(u32, Self)> {
+    pub(super) fn from_reply(reply: Reply<'_>) -> Option<(u32, Self)> {
         if reply.msg_type != RTM_NEWNEIGH {
             return None;
         }

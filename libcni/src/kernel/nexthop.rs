@@ -82,7 +82,7 @@ fn nhmsg(family: u8, protocol: u8, flags: u32) -> [u8; NHMSG_BYTES] {
 // === impl Nexthop ===
 
 impl Nexthop {
-    fn from_reply(reply: Reply<'_>) -> Option<Self> {
+    pub(super) fn from_reply(reply: Reply<'_>) -> Option<Self> {
         if reply.msg_type != RTM_NEWNEXTHOP {
             return None;
         }

@@ -120,7 +120,7 @@ fn put(message: Message, vlans: &Vlans) -> Message {
     info(message, flags | INFO_RANGE_END, vlans.last)
 }
 
-fn from_vlan_reply(reply: Reply<'_>, index: u32) -> Vec<Vlans> {
+pub(super) fn from_vlan_reply(reply: Reply<'_>, index: u32) -> Vec<Vlans> {
     let of = reply.payload.get(4..).and_then(attr::u32);
     if reply.msg_type != RTM_NEWVLAN || of != Some(index) {
         return Vec::new();
@@ -141,7 +141,7 @@ fn from_vlan_reply(reply: Reply<'_>, index: u32) -> Vec<Vlans> {
         .collect()
 }
 
-fn from_link_reply(reply: Reply<'_>, index: u32) -> Vec<Vlans> {
+pub(super) fn from_link_reply(reply: Reply<'_>, index: u32) -> Vec<Vlans> {
     let of = reply.payload.get(4..).and_then(attr::u32);
     if reply.msg_type != RTM_NEWLINK || of != Some(index) {
         return Vec::new();

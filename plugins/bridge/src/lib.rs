@@ -17,6 +17,31 @@ mod status;
 mod veth;
 mod vlan;
 
+/// Entries for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    use libcni::plugin::Call;
+    use libcni::spec::CniError;
+    use libcni::spec::json::Fields;
+
+    /// The configuration as ADD, CHECK and STATUS read it, in words.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    pub fn conf(call: &Call) -> Result<String, CniError> {
+        crate::conf::Conf::parse(call).map(|conf| format!("{conf:?}"))
+    }
+
+    /// The bridge's name, which is all that DEL and GC read.
+    ///
+    /// # Errors
+    /// The plugin's own.
+    pub fn bridge_name(call: &Call) -> Result<String, CniError> {
+        let fields = Fields::of(&call.node, "")?;
+        crate::conf::bridge_name(&fields).map(|name| name.as_str().to_owned())
+    }
+}
+
 use libcni::plugin::{About, Call, Plugin};
 use libcni::spec::{Attachment, CniError, CniResult, Version};
 

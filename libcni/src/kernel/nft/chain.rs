@@ -79,7 +79,7 @@ impl Chain {
         self.kind == base.kind && self.hook == Some((base.hook, base.priority))
     }
 
-    fn read(reply: &Reply<'_>) -> Chain {
+    pub(in crate::kernel) fn read(reply: &Reply<'_>) -> Chain {
         let mut chain = Chain {
             comment: String::new(),
             uses: 0,

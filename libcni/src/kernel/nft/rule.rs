@@ -53,7 +53,7 @@ impl Rule {
 // === impl ListedRule ===
 
 impl ListedRule {
-    fn read(reply: Reply<'_>) -> ListedRule {
+    pub(in crate::kernel) fn read(reply: Reply<'_>) -> ListedRule {
         let mut listed = ListedRule {
             handle: 0,
             rule: Rule::new([], ""),

@@ -96,7 +96,7 @@ impl KeyType {
 // === impl Element ===
 
 impl Element {
-    pub(super) fn read_list(reply: Reply<'_>) -> Vec<Element> {
+    pub(in crate::kernel) fn read_list(reply: Reply<'_>) -> Vec<Element> {
         let list = attributes(&reply)
             .find(NFTA_SET_ELEM_LIST_ELEMENTS)
             .unwrap_or_default();

@@ -11,6 +11,8 @@ mod acquire;
 mod backoff;
 mod entries;
 mod follow;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod keeper;
 mod keys;
 mod options;

@@ -39,6 +39,8 @@ mod annotation;
 mod book;
 mod condition;
 mod feed;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod keep;
 mod node;
 mod objects;

@@ -58,7 +58,7 @@ impl Entries {
                 own = Some(kv);
                 continue;
             }
-            self.put(&kv);
+            self.put(kv.key(), kv.value());
         }
         for key in &listing.oversize {
             self.skip(key, "the value is larger than 4 MiB".to_owned());
@@ -77,19 +77,19 @@ impl Entries {
     }
 
     /// An entry as it is now.
-    pub(super) fn put(&mut self, kv: &KeyValue) {
-        let read = self.keys.subnets_of(kv.key()).and_then(|subnets| {
-            let name = self.keys.name(kv.key());
-            lease::parse(&name, &subnets, kv.value())
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8]) {
+        let read = self.keys.subnets_of(key).and_then(|subnets| {
+            let name = self.keys.name(key);
+            lease::parse(&name, &subnets, value)
         });
         match read {
             Ok(peer) => {
-                self.forget_unreadable(kv.key());
+                self.forget_unreadable(key);
                 self.peers.insert(peer.name.clone(), Arc::new(peer));
             }
             Err(why) => {
-                self.peers.remove(&self.keys.name(kv.key()));
-                self.skip(kv.key(), why.to_string());
+                self.peers.remove(&self.keys.name(key));
+                self.skip(key, why.to_string());
             }
         }
     }

@@ -247,7 +247,7 @@ impl Follower {
                 self.entries.delete(kv.key());
                 self.keeper.others_left();
             } else {
-                self.entries.put(kv);
+                self.entries.put(kv.key(), kv.value());
             }
             self.revision = self.revision.max(kv.mod_revision());
         }
