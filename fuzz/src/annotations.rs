@@ -21,7 +21,11 @@ pub fn annotations(bytes: &[u8]) {
     for watch in [false, true] {
         let whole = stream(bytes, watch, bytes.len());
         for piece in [1, 7] {
-            assert_eq!(stream(bytes, watch, piece), whole, "in pieces of {piece} bytes");
+            assert_eq!(
+                stream(bytes, watch, piece),
+                whole,
+                "in pieces of {piece} bytes"
+            );
         }
     }
     let _ = names(&String::from_utf8_lossy(bytes));
@@ -32,7 +36,11 @@ fn of_node(conf: &NetConf, json: &[u8]) {
         Ok(peer) => {
             assert_eq!(peer.kind, conf.backend.kind());
             for v6 in [false, true] {
-                assert_eq!(peer.site(v6).is_some(), conf.network(v6).is_some(), "{peer:?}");
+                assert_eq!(
+                    peer.site(v6).is_some(),
+                    conf.network(v6).is_some(),
+                    "{peer:?}"
+                );
                 if let Some(site) = peer.site(v6) {
                     assert_eq!(site.subnet.is_ipv6(), v6);
                     assert_eq!(site.public_ip.is_ipv6(), v6);
@@ -47,7 +55,10 @@ fn of_node(conf: &NetConf, json: &[u8]) {
             let network = conf.network(v6);
             assert_eq!(subnet.is_some(), network.is_some());
             if let Some((subnet, network)) = subnet.zip(network) {
-                assert!(network.net.contains(subnet.network()) && network.net.contains(subnet.broadcast()));
+                assert!(
+                    network.net.contains(subnet.network())
+                        && network.net.contains(subnet.broadcast())
+                );
             }
         }
         published(conf, &lease, json);
@@ -75,7 +86,9 @@ fn published(conf: &NetConf, lease: &Lease, json: &[u8]) {
     let [gate, v4, v6] = names(PREFIX).unwrap_or_else(|why| panic!("{why}"));
     assert_eq!(told.get(&gate).map(String::as_str), Some("true"));
     for (key, subnet, end) in [(v4, lease.v4, me.v4), (v6, lease.v6, me.v6)] {
-        let data = told.get(&key).map(|text| parse_backend_data(text.as_bytes()));
+        let data = told
+            .get(&key)
+            .map(|text| parse_backend_data(text.as_bytes()));
         let expected = subnet.zip(end).map(|(_, end)| end.vtep);
         assert_eq!(data, expected, "{told:?}");
     }

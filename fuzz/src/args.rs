@@ -62,7 +62,10 @@ fn pairs_of(args: &str) {
     };
     for (at, (key, _)) in pairs.iter().enumerate() {
         assert!(KNOWN_ARGS.contains(&key.as_str()), "{key:?}");
-        assert!(pairs.iter().skip(at + 1).all(|(k, _)| k != key), "{key:?} twice");
+        assert!(
+            pairs.iter().skip(at + 1).all(|(k, _)| k != key),
+            "{key:?} twice"
+        );
     }
     let joined: Vec<String> = pairs.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let again = parse_args(&joined.join(";"), KNOWN_ARGS);

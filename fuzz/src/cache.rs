@@ -25,7 +25,10 @@ pub fn cache(bytes: &[u8]) {
         fs::write(results.join("n-c1-eth0"), &written).unwrap_or_else(|e| panic!("{e}"));
         let again = read();
         let Some(again) = again.first() else {
-            panic!("written and not read: {}", String::from_utf8_lossy(&written));
+            panic!(
+                "written and not read: {}",
+                String::from_utf8_lossy(&written)
+            );
         };
         assert_eq!(known(entry), known(again));
         assert_eq!(written, again.to_bytes(), "written twice");
@@ -44,7 +47,12 @@ fn known(entry: &CacheEntry) -> impl PartialEq + std::fmt::Debug + use<> {
     };
     let attach = entry.attach();
     (
-        [entry.network.clone(), attach.container_id, attach.ifname, attach.netns],
+        [
+            entry.network.clone(),
+            attach.container_id,
+            attach.ifname,
+            attach.netns,
+        ],
         attach.args,
         sorted(&Some(attach.capability_args)),
         entry.config.clone(),

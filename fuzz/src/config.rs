@@ -129,11 +129,17 @@ fn ipam(call: &Call) -> Result<String, CniError> {
     for range in conf.ranges() {
         let inside = |ip| range.subnet.contains(ip) && range.contains(ip);
         assert!(inside(range.first) && inside(range.last), "{range:?}");
-        assert!(range.first <= range.last && range.capacity() > 0, "{range:?}");
+        assert!(
+            range.first <= range.last && range.capacity() > 0,
+            "{range:?}"
+        );
     }
     for (at, set) in conf.sets.iter().enumerate() {
         let later = conf.sets.iter().skip(at + 1);
-        assert!(later.into_iter().all(|other| !set.overlaps(other)), "{conf:?}");
+        assert!(
+            later.into_iter().all(|other| !set.overlaps(other)),
+            "{conf:?}"
+        );
     }
     Ok(format!("{conf:?}"))
 }
@@ -152,7 +158,10 @@ fn delegated(call: &Call) -> Result<String, CniError> {
     let ranges = IpamConf::parse(&conf, "", call.version());
     if let Ok(ranges) = ranges {
         let ours = |net: &&_| env.subnets.contains(net);
-        assert!(env.subnets.iter().all(|n| ranges.subnets().contains(n)), "{text}");
+        assert!(
+            env.subnets.iter().all(|n| ranges.subnets().contains(n)),
+            "{text}"
+        );
         // The user's own keys of `ipam` may add a range, in `subnet` or `runtimeConfig`; ours are there all the same.
         assert_eq!(ranges.subnets().iter().filter(ours).count(), 2, "{text}");
         assert_eq!(
@@ -182,13 +191,22 @@ fn network(bytes: &[u8]) {
         return;
     };
     let again = fabric::NetConf::parse(conf.text.as_bytes());
-    assert_eq!(again.map(|c| format!("{c:?}")).ok(), Some(format!("{conf:?}")));
+    assert_eq!(
+        again.map(|c| format!("{c:?}")).ok(),
+        Some(format!("{conf:?}"))
+    );
     for network in [&conf.v4, &conf.v6].into_iter().flatten() {
         assert!(network.subnet_min <= network.subnet_max, "{network:?}");
         for subnet in network.subnets().take(64) {
             assert!(network.leases(&subnet), "{subnet} of {network:?}");
-            assert!(network.net.contains(subnet.network()), "{subnet} of {network:?}");
-            assert!(network.net.contains(subnet.broadcast()), "{subnet} of {network:?}");
+            assert!(
+                network.net.contains(subnet.network()),
+                "{subnet} of {network:?}"
+            );
+            assert!(
+                network.net.contains(subnet.broadcast()),
+                "{subnet} of {network:?}"
+            );
         }
     }
 }

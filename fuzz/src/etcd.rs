@@ -43,7 +43,10 @@ pub fn etcd(bytes: &[u8]) {
         value_of(key, value);
     }
     let there = known.peers().get(&other.key()).map(|peer| (**peer).clone());
-    if !bytes.windows(other_key.len()).any(|w| w == other_key.as_bytes()) {
+    if !bytes
+        .windows(other_key.len())
+        .any(|w| w == other_key.as_bytes())
+    {
         assert_eq!(there, sound.ok(), "a sound entry beside the others");
         assert!(known.holder(&other).is_some());
     }
@@ -53,10 +56,15 @@ const SOUND_V6: &str = r#"{"PublicIP":"192.0.2.9","PublicIPv6":"2001:db8::9","Ba
 
 /// One entry is one peer at most.
 fn nothing_else_changed(before: &BTreeMap<String, Arc<Peer>>, after: &BTreeMap<String, Arc<Peer>>) {
-    let gone = before.iter().filter(|(name, peer)| after.get(*name) != Some(*peer));
+    let gone = before
+        .iter()
+        .filter(|(name, peer)| after.get(*name) != Some(*peer));
     let new = after.iter().filter(|(name, _)| !before.contains_key(*name));
     let changed = gone.count() + new.count();
-    assert!(changed <= 1, "{changed} peers changed: {before:?}, {after:?}");
+    assert!(
+        changed <= 1,
+        "{changed} peers changed: {before:?}, {after:?}"
+    );
 }
 
 /// A key and a value for themselves: what was read and is written is read as the same.
@@ -66,7 +74,10 @@ fn value_of(key: &[u8], value: &[u8]) {
     let subnets = Subnets::parse(last);
     let subnets = subnets.unwrap_or_else(|_| Subnets {
         v4: "10.5.7.0/24".parse().unwrap_or_else(|e| panic!("{e}")),
-        v6: Input::new(value).byte().is_multiple_of(2).then(|| "fd00:5:7::/64".parse().unwrap_or_else(|e| panic!("{e}"))),
+        v6: Input::new(value)
+            .byte()
+            .is_multiple_of(2)
+            .then(|| "fd00:5:7::/64".parse().unwrap_or_else(|e| panic!("{e}"))),
     });
     assert_eq!(Subnets::parse(&subnets.key()), Ok(subnets));
     if let Some(vtep) = lease::parse_backend_data(value) {

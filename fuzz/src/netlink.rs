@@ -16,5 +16,9 @@ pub fn netlink(bytes: &[u8]) {
         }
     });
     // A header has 16 bytes, so there are no more messages than that.
-    assert!(seen <= bytes.len() / 16, "{seen} messages in {} bytes", bytes.len());
+    assert!(
+        seen <= bytes.len() / 16,
+        "{seen} messages in {} bytes",
+        bytes.len()
+    );
 }

@@ -8,7 +8,10 @@ thread_local! {
     static DIR: TempDir = make();
 }
 
-#[expect(clippy::expect_used, reason = "without a directory there is nothing to do")]
+#[expect(
+    clippy::expect_used,
+    reason = "without a directory there is nothing to do"
+)]
 fn make() -> TempDir {
     let memory = Path::new("/dev/shm");
     let given = std::env::var_os("TMPDIR").map(PathBuf::from);

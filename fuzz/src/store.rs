@@ -138,7 +138,11 @@ impl Bed {
             let owner = format!("{}\r\n{}", attachment.container_id, attachment.ifname);
             assert_eq!(after.get(&ip), Some(&owner.into_bytes()), "{ip}");
             if let Some(before) = before.get(&ip) {
-                assert!(is_torn(before), "{ip} was {:?}'s", String::from_utf8_lossy(before));
+                assert!(
+                    is_torn(before),
+                    "{ip} was {:?}'s",
+                    String::from_utf8_lossy(before)
+                );
             }
             given.push(ip);
         }
@@ -149,7 +153,10 @@ impl Bed {
         assert_eq!(rest(&before), rest(&after), "others");
         if !self.index_touched {
             let held = must(self.conf.dir.held(attachment));
-            assert!(given.iter().all(|ip| held.contains(ip)), "{given:?}, {held:?}");
+            assert!(
+                given.iter().all(|ip| held.contains(ip)),
+                "{given:?}, {held:?}"
+            );
         }
     }
 
@@ -161,20 +168,32 @@ impl Bed {
         let after = self.owners();
         for (ip, owner) in &before {
             let is_its = owner.starts_with(attachment.container_id.as_str().as_bytes())
-                || owner.trim_ascii_start().starts_with(attachment.container_id.as_str().as_bytes());
-            assert!(after.get(ip) == Some(owner) || is_its && freed.contains(ip), "{ip}");
+                || owner
+                    .trim_ascii_start()
+                    .starts_with(attachment.container_id.as_str().as_bytes());
+            assert!(
+                after.get(ip) == Some(owner) || is_its && freed.contains(ip),
+                "{ip}"
+            );
         }
         assert!(after.keys().all(|ip| before.contains_key(ip)));
         if !self.index_touched {
             let held = must(self.conf.dir.held(attachment));
-            let legacy = |ip: &IpAddr| after.get(ip).is_some_and(|o| !o.windows(2).any(|w| w == b"\r\n"));
+            let legacy = |ip: &IpAddr| {
+                after
+                    .get(ip)
+                    .is_some_and(|o| !o.windows(2).any(|w| w == b"\r\n"))
+            };
             assert!(held.iter().all(legacy), "{held:?} after DEL");
         }
     }
 
     /// Who is valid keeps what he has; who is not, and what is torn, goes.
     fn gc(&self, valid: u8) {
-        let valid: Vec<_> = (0..8).filter(|n| valid >> n & 1 == 1).map(attachment).collect();
+        let valid: Vec<_> = (0..8)
+            .filter(|n| valid >> n & 1 == 1)
+            .map(attachment)
+            .collect();
         let before = self.owners();
         if self.conf.dir.gc(&valid, |_| (), || ()).is_err() {
             return;
@@ -189,7 +208,11 @@ impl Bed {
             let stays = valid.iter().any(|a| {
                 a.container_id.as_str() == id && ifname.is_none_or(|name| name == a.ifname.as_str())
             });
-            assert_eq!(after.get(ip), Some(owner).filter(|_| stays), "{ip} of {text:?}");
+            assert_eq!(
+                after.get(ip),
+                Some(owner).filter(|_| stays),
+                "{ip} of {text:?}"
+            );
         }
     }
 

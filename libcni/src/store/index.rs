@@ -269,8 +269,19 @@ impl Head {
             pages: word()?,
             legacy: word()?,
         };
-        // The tables may still be torn by a power loss; reading beyond their end is an error then.
-        (head.owner_places.is_power_of_two() && head.page_places.is_power_of_two()).then_some(head)
+        let length = file.metadata().ok()?.len();
+        head.is_possible(length).then_some(head)
+    }
+
+    /// Whether the tables lie within a file of this length, and hold no more than they have places. What is in them may
+    /// still be torn by a power loss.
+    fn is_possible(&self, length: u64) -> bool {
+        self.owner_places.is_power_of_two()
+            && self.page_places.is_power_of_two()
+            && self.file_bytes().is_some_and(|bytes| bytes <= length)
+            && self.legacy <= self.owners
+            && self.owners <= self.owner_places
+            && self.pages <= self.page_places
     }
 
     fn write(&self, file: &File) -> io::Result<()> {
