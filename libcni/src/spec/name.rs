@@ -132,6 +132,10 @@ impl IfName {
                 "interface name contains / or : or whitespace characters",
             ));
         }
+        // In an environment there is none, in JSON there may be; the kernel would read the name up to it.
+        if text.contains('\0') {
+            return Err(invalid("interface name contains a NUL"));
+        }
         Ok(IfName(text.to_owned()))
     }
 }

@@ -256,6 +256,7 @@ fn interface_names() {
             "a\u{3000}",
             "interface name contains / or : or whitespace characters",
         ),
+        ("a\0b", "interface name contains a NUL"),
     ] {
         let error = IfName::parse(name).unwrap_err();
         assert_eq!(

@@ -133,10 +133,29 @@ fn a_header_survives_its_bytes() {
     assert!(!again.is_of_earlier_boot(None) && !again.is_of_earlier_boot(Some(boot)));
     again.begin().unwrap();
     assert!(!Index::open(&side).unwrap().is_fresh(Some(boot), stamp));
-    // A file cut short is an error where something is missing; another layout is no index.
+    // A file cut short is no index, nor is another layout; one cut short under our hands is an error.
     again.commit(stamp).unwrap();
     again.file.set_len(5000).unwrap();
-    assert!(Index::open(&side).unwrap().owned_by(700).is_err());
+    assert!(Index::open(&side).is_none() && again.owned_by(700).is_err());
     again.file.write_all_at(b"pwindex0", 0).unwrap();
     assert!(Index::open(&side).is_none());
+}
+
+/// Arithmetic with what a torn head says would overflow, and a table of that size never end.
+#[test]
+fn an_impossible_head_is_none() {
+    let index = memory(1024, 64);
+    assert!(Head::read(&index.file).is_some());
+    for word in 8..WORDS {
+        for wrong in [u64::MAX, 1 << 63, 1 << 40] {
+            let at = (word * 8) as u64;
+            let mut right = [0; 8];
+            index.file.read_exact_at(&mut right, at).unwrap();
+            index.file.write_all_at(&wrong.to_le_bytes(), at).unwrap();
+            assert!(Head::read(&index.file).is_none(), "word {word}: {wrong}");
+            index.file.write_all_at(&right, at).unwrap();
+        }
+    }
+    index.file.set_len(HEAD_BYTES).unwrap();
+    assert!(Head::read(&index.file).is_none(), "cut off");
 }
