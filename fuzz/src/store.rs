@@ -125,8 +125,12 @@ impl Bed {
     fn add(&self, attachment: &Attachment) {
         let before = self.owners();
         let Ok(lease) = self.conf.add(attachment) else {
-            // What it took is given back.
-            assert_eq!(before, self.owners(), "a failed ADD");
+            // What it took is given back; what was nobody's may have gone with that.
+            assert_eq!(
+                somebodys(&before),
+                somebodys(&self.owners()),
+                "a failed ADD"
+            );
             return;
         };
         let after = self.owners();
@@ -147,7 +151,9 @@ impl Bed {
             given.push(ip);
         }
         let rest = |owners: &BTreeMap<IpAddr, Vec<u8>>| -> Vec<_> {
-            let rest = owners.iter().filter(|(ip, _)| !given.contains(ip));
+            let rest = owners
+                .iter()
+                .filter(|(ip, owner)| !given.contains(ip) && !is_torn(owner));
             rest.map(|(ip, owner)| (*ip, owner.clone())).collect()
         };
         assert_eq!(rest(&before), rest(&after), "others");
@@ -278,6 +284,11 @@ impl Bed {
         assert_eq!(names, [CANARY], "beside the network's directory");
         assert_eq!(must(fs::read(self.parent.join(CANARY))), CANARY.as_bytes());
     }
+}
+
+fn somebodys(owners: &BTreeMap<IpAddr, Vec<u8>>) -> BTreeMap<IpAddr, Vec<u8>> {
+    let all = owners.iter().filter(|(_, owner)| !is_torn(owner));
+    all.map(|(ip, owner)| (*ip, owner.clone())).collect()
 }
 
 /// Nobody's: as a crash leaves it.
