@@ -2,7 +2,7 @@
 //!
 //! Each directory has a node of its own with all pods' namespaces, made before. A round is an ADD for each pod and then a
 //! DEL for each, so many at a time. With a second directory the rounds take turns, and which is first changes with each:
-//! what the machine does beside falls on both. One pod comes and goes before the first round; what that leaves on the node
+//! what the machine does beside falls on both. One pod comes and goes twice before the first round; what that leaves on the node
 //! (a bridge, a cursor) is the network's, and not counted as left over by the pods.
 
 mod network;

@@ -3,7 +3,7 @@
 pub mod builtin;
 mod by_hand;
 pub mod case;
-mod exec;
+pub(crate) mod exec;
 mod expect;
 pub mod format;
 mod input;

@@ -23,6 +23,10 @@ pub struct Network {
 
 /// Room for the largest number of pods, and more.
 const SUBNET: &str = "10.64.0.0/16";
+/// From then on `lo` has its addresses, whoever takes it down.
+const ONCE_UP: &str = "for pod in /run/netns/*; do
+        ip -n ${pod##*/} link set lo up; ip -n ${pod##*/} link set lo down
+    done";
 const FLANNEL: &str = "mkdir -p /run/flannel
     printf 'FLANNEL_NETWORK=10.64.0.0/10\\nFLANNEL_SUBNET=10.64.0.1/16\\nFLANNEL_MTU=1450\\nFLANNEL_IPMASQ=true\\n' \\
         >/run/flannel/subnet.env";
@@ -47,7 +51,10 @@ impl Network {
             }
             (None, "ptp") => json!({"ipMasq": masq, "ipam": ipam}),
             (None, "host-local") => json!({"ipam": ipam}),
-            (None, "loopback") => json!({}),
+            (None, "loopback") => {
+                setup = ONCE_UP;
+                json!({})
+            }
             (None, "overlay" | "flannel") => {
                 setup = FLANNEL;
                 json!({"delegate": {"isDefaultGateway": true, "ipMasq": masq}})
