@@ -10,6 +10,7 @@
 //!
 //! [`compare`] wants to run as root of a user namespace (`testkit::in_netns`): it makes network and mount namespaces.
 
+mod builtin;
 mod case;
 mod declared;
 mod normal;
@@ -17,6 +18,7 @@ mod options;
 mod pattern;
 mod report;
 pub(crate) mod snapshot;
+mod told;
 mod trace;
 mod work;
 

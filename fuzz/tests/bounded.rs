@@ -3,11 +3,7 @@
 //!
 //! `FUZZ_SEED` repeats a run, `FUZZ_MUTATIONS` makes it longer, `FUZZ_ONLY=config` is for one target.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;

@@ -22,15 +22,15 @@
 //! the version has it and ADD succeeded), DEL, DEL. CHECK and DEL get that side's own result as `prevResult` from 0.4.0 on,
 //! as runtimes do it, unless `prev` says otherwise. A variant is the case with its own keys laid over, `config` key by key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Map, Value};
 
-use super::VERSIONS;
 use super::declared::{Declared, Definitions};
+use super::{Sides, VERSIONS};
 
 /// Everything there is to run, and the differences it declares.
 #[derive(Debug)]
@@ -105,15 +105,22 @@ impl Cases {
             }
         }
         files.sort();
+        let read = files.iter().map(|file| {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+            Ok((name.into_owned(), text))
+        });
+        Cases::of(read.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Of files by name and text, in this order.
+    pub(super) fn of(files: impl IntoIterator<Item = (String, String)>) -> Result<Cases> {
         let mut definitions = Definitions::default();
         let mut raw = Vec::new();
-        for file in files {
-            let text = fs::read_to_string(&file)?;
-            let value =
-                serde_json::from_str::<Value>(&text).with_context(|| file.display().to_string())?;
-            if file.file_name().is_some_and(|n| n == "differences.json") {
-                definitions =
-                    Definitions::read(value).with_context(|| file.display().to_string())?;
+        for (file, text) in files {
+            let value = serde_json::from_str::<Value>(&text).with_context(|| file.clone())?;
+            if file == "differences.json" {
+                definitions = Definitions::read(value).with_context(|| file.clone())?;
             } else {
                 raw.push((file, value));
             }
@@ -121,13 +128,13 @@ impl Cases {
         let mut cases: Vec<Case> = Vec::new();
         for (file, value) in raw {
             let Value::Array(items) = value else {
-                bail!("{}: not an array of cases", file.display());
+                bail!("{file}: not an array of cases");
             };
             for item in items {
-                for flat in variants(item).with_context(|| file.display().to_string())? {
+                for flat in variants(item).with_context(|| file.clone())? {
                     let name = text_of(&flat, "name");
                     let case = Case::read(flat, &definitions)
-                        .with_context(|| format!("{}: case {name}", file.display()))?;
+                        .with_context(|| format!("{file}: case {name}"))?;
                     ensure!(
                         cases.iter().all(|c| c.name != case.name),
                         "two cases are named {name}"
@@ -152,6 +159,19 @@ impl Cases {
             case.versions.retain(|v| versions.contains(&v.as_str()));
         }
         self
+    }
+
+    /// Takes those away whose plugin one of the directories does not have, and names these plugins.
+    pub(super) fn without_plugins_missing_in(&mut self, sides: &Sides) -> Vec<String> {
+        let is_there = |plugin: &str| {
+            let mut dirs = [&sides.reference, &sides.ours].into_iter();
+            dirs.all(|dir| dir.join(plugin).is_file())
+        };
+        let all = self.cases.iter().map(|case| case.plugin.clone());
+        let absent: BTreeSet<String> = all.filter(|plugin| !is_there(plugin)).collect();
+        self.cases.retain(|case| !absent.contains(&case.plugin));
+        self.partial |= !absent.is_empty();
+        absent.into_iter().collect()
     }
 
     /// The same cases, nothing declared: what equal sides must pass.

@@ -347,7 +347,7 @@ fn as_go_prints(value: &Value) -> String {
 // === impl Ids ===
 
 /// A capital letter and a number: `B12`.
-fn is_id(text: &str) -> bool {
+pub(super) fn is_id(text: &str) -> bool {
     let mut chars = text.chars();
     chars.next().is_some_and(|c| c.is_ascii_uppercase())
         && text.len() > 1

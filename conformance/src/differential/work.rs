@@ -19,6 +19,7 @@ use super::report::{Report, Wrong};
 use super::snapshot::Snapshot;
 use super::trace::Trace;
 use crate::node::{self, Node};
+use crate::suite::exec::{self, End};
 
 /// The two directories of executables.
 #[derive(Debug, Clone)]
@@ -195,7 +196,7 @@ impl Side<'_> {
         };
         let stdin = self.case.stdin(call, self.version, prev);
         let mut command = Command::new(node::plugin(&self.case.plugin));
-        let output = node::run(&mut command, &environment(call), stdin.as_bytes())?;
+        let output = exec::run(&mut command, &environment(call), stdin.as_bytes())?;
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         // A snapshot of the kernel is dearer than the call, so not each call has one: whether those that have no business
         // with the kernel (CHECK, VERSION, an IPAM) kept to that is seen after the last.
@@ -208,13 +209,13 @@ impl Side<'_> {
         };
         let links = snapshot.links();
         self.names.learn(&links);
-        let exit = match output.status.code() {
-            Some(code) => code.to_string(),
-            None => output.status.to_string(),
+        let exit = match output.end {
+            End::Exit(code) => code.to_string(),
+            end => format!("{end:?}"),
         };
         self.trace.put(format!("{label}/exit"), exit);
         let parsed = serde_json::from_str::<Value>(&stdout);
-        if output.status.success() {
+        if output.is_success() {
             self.trace
                 .put(format!("{label}/stdout"), self.names.text(&stdout));
             // With no verb at all, what is printed for people is the interface.
@@ -275,6 +276,7 @@ fn environment(call: &Call) -> Vec<(String, String)> {
         ("CNI_NETNS", &netns),
         ("CNI_IFNAME", &call.ifname),
         ("CNI_PATH", node::PLUGINS),
+        ("PATH", node::TOOLS),
     ] {
         env.insert(key.to_owned(), Some(value.to_owned()));
     }
