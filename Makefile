@@ -48,7 +48,7 @@ NEEDS := \
 
 # `test` and `demo` need their prerequisites in the order written.
 .NOTPARALLEL:
-.PHONY: help build install uninstall deps demo test bench clean
+.PHONY: help build install uninstall deps demo test bench fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -123,6 +123,31 @@ test: deps build ## Format, lints and every test (root only where a real contain
 bench: deps build ## Ours, the reference plugins and the kernel's floor in one interleaved run
 	$(BUILD) --release --package bench
 	$(OUT)/release/bench --bin-dir dist/bin --check
+
+# cargo-fuzz, and what it needs to work with a stable compiler; without a sanitizer, as there is next to no unsafe code.
+# Fat LTO of eleven executables would take an hour.
+FUZZ_ROOT     = $(CURDIR)/target/tools
+FUZZ_BUILD    = target/fuzz/build
+FUZZ_SECONDS := 60
+FUZZ_RUNS    := -1
+FUZZ_TARGETS  = $(notdir $(wildcard fuzz/corpus/*))
+FUZZ_VERSION := 0.13.2
+
+fuzz: ## Each fuzz target for FUZZ_SECONDS=60, or FUZZ_RUNS=N inputs; FUZZ_TARGETS='config store' for some
+	@[ -e /usr/bin/c++ ] || { echo 'c++ is missing: libFuzzer is C++; on Debian, apt-get install g++' >&2; exit 1; }
+	@[ -x $(FUZZ_ROOT)/bin/cargo-fuzz ] || \
+		cargo install --quiet --locked --root $(FUZZ_ROOT) --version $(FUZZ_VERSION) cargo-fuzz
+	@set -e; \
+	export PATH="$(FUZZ_ROOT)/bin:$$PATH" RUSTC_BOOTSTRAP=1 \
+		CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_STRIP=none; \
+	TMPDIR=$$(mktemp -d); export TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT; \
+	limit=-max_total_time=$(FUZZ_SECONDS); [ $(FUZZ_RUNS) -lt 0 ] || limit=-runs=$(FUZZ_RUNS); \
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p target/fuzz/corpus/$$target; \
+		cargo fuzz run --sanitizer none --features libfuzzer --target-dir $(FUZZ_BUILD) $$target \
+			target/fuzz/corpus/$$target fuzz/corpus/$$target -- \
+			$$limit -timeout=1 -rss_limit_mb=100 -max_len=4096 -print_final_stats=1; \
+	done
 
 clean: ## Remove everything built
 	cargo clean
