@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use serde_json::Value;
@@ -20,6 +20,9 @@ use super::snapshot::Snapshot;
 use super::trace::Trace;
 use crate::node::{self, Node};
 use crate::suite::exec::{self, End};
+
+/// A call that takes longer is stopped, which is a fact as others.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The two directories of executables.
 #[derive(Debug, Clone)]
@@ -196,7 +199,7 @@ impl Side<'_> {
         };
         let stdin = self.case.stdin(call, self.version, prev);
         let mut command = Command::new(node::plugin(&self.case.plugin));
-        let output = exec::run(&mut command, &environment(call), stdin.as_bytes())?;
+        let output = exec::run(&mut command, &environment(call), stdin.as_bytes(), LIMIT)?;
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         // A snapshot of the kernel is dearer than the call, so not each call has one: whether those that have no business
         // with the kernel (CHECK, VERSION, an IPAM) kept to that is seen after the last.

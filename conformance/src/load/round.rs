@@ -14,6 +14,8 @@ use super::network::Network;
 use crate::node;
 use crate::suite::exec::{self, End};
 
+/// A call that takes longer is stopped, and has failed.
+const LIMIT: Duration = Duration::from_secs(60);
 /// So many failures are told in words.
 const TOLD: usize = 5;
 
@@ -116,7 +118,7 @@ impl Job<'_> {
         ]
         .map(|(key, value)| (key.to_owned(), value));
         let mut command = Command::new(node::plugin(&self.network.plugin));
-        let output = exec::run(&mut command, &env, &self.network.stdin(prev));
+        let output = exec::run(&mut command, &env, &self.network.stdin(prev), LIMIT);
         let output = output.map_err(|e| format!("{verb} of {pod}: {e:#}"))?;
         match output.end {
             End::Exit(0) => Ok((output.took, output.stdout)),
