@@ -19,8 +19,8 @@ use nix::time::{ClockId, clock_gettime};
 
 const LIMIT_BYTES: usize = 100 << 20;
 const LIMIT: Duration = Duration::from_secs(1);
-/// By the clock on the wall: other tests run beside this one.
-const HANGS: Duration = Duration::from_secs(60);
+/// By the clock on the wall, with what else a machine may have to do beside.
+const HANGS: Duration = Duration::from_secs(300);
 const SEED: u64 = 0x706f_6477_6972_6531;
 
 /// Counts what is in use, and the most that ever was.
@@ -208,7 +208,7 @@ fn the_corpus_and_mutations_of_it() {
     let (sender, receiver) = channel();
     let worker = thread::spawn(move || sender.send(all()));
     // Its own limits are of processor time; one that sleeps for ever is caught here.
-    let limit = HANGS * u32::try_from(1 + number("FUZZ_MUTATIONS", 60) / 60).unwrap();
+    let limit = HANGS * u32::try_from((number("FUZZ_MUTATIONS", 60) / 60).max(1)).unwrap();
     match receiver.recv_timeout(limit) {
         Ok(wrong) => assert!(wrong.is_empty(), "{} inputs: {wrong:#?}", wrong.len()),
         Err(RecvTimeoutError::Timeout) => panic!("no end after {limit:?}"),
