@@ -15,6 +15,9 @@ use super::profile::Profiles;
 use super::progress::Progress;
 use super::report::{Collected, Part, Report, Status};
 
+/// Signals that come together mean the same.
+const ONE_WISH: Duration = Duration::from_millis(500);
+
 /// Runs everything, `jobs` at a time; a call may take as long as the `limit`.
 ///
 /// # Errors
@@ -66,7 +69,11 @@ fn stops() -> Result<&'static AtomicBool> {
         let _ = signals.wait();
         STOPPED.store(true, Ordering::Relaxed);
         eprintln!("\nconformance: finishing what is under way; once more to leave at once");
-        let _ = signals.wait();
+        // timeout(1) signals the process and then its group: that is one wish.
+        let first = Instant::now();
+        while first.elapsed() < ONE_WISH {
+            let _ = signals.wait();
+        }
         let _ = raise(Signal::SIGKILL);
     });
     Ok(&STOPPED)
