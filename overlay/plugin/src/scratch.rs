@@ -55,10 +55,14 @@ impl Scratch {
     /// Forgets it, under both names unless flannel's is another network's.
     pub fn remove(&self, net: &NetName) -> Result<(), CniError> {
         let torn_or_ours = |file: &Path| match fs::read(file) {
-            Ok(bytes) => name(&bytes).is_none_or(|name| name == net.as_str()),
-            Err(_) => false,
+            Ok(bytes) => Ok(name(&bytes).is_none_or(|name| name == net.as_str())),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
+                Ok(false)
+            }
+            // Whose it is cannot be said; another try may tell.
+            Err(e) => Err(failed("read", file, &e)),
         };
-        if torn_or_ours(&self.flannels) {
+        if torn_or_ours(&self.flannels)? {
             remove(&self.flannels)?;
         }
         remove(&self.own)
@@ -162,6 +166,19 @@ mod tests {
         one.remove(&a).unwrap();
         one.remove(&a).unwrap();
         assert_eq!(files(&data), [""; 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let net = NetName::parse("a").unwrap();
+        let scratch = Scratch::of(dir.path(), &at("c1", "eth0"));
+        scratch.write(br#"{"name":"a"}"#).unwrap();
+        // A loop, as even root cannot read one.
+        fs::remove_file(dir.path().join("c1")).unwrap();
+        std::os::unix::fs::symlink("c1", dir.path().join("c1")).unwrap();
+        scratch.remove(&net).unwrap_err();
+        assert_eq!(files(dir.path()), ["c1", "c1@eth0"], "for the next try");
     }
 
     #[test]
