@@ -1,14 +1,13 @@
 //! Two hundred things go wrong, in whatever order; a second after the last all is well, and who was not concerned has
 //! not noticed.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use conformance::deployment::{Agent, Deployment, Plan, Pod};
+use conformance::deployment::{Agent, Deployment, Pod};
 use conformance::fleet::Space;
 use testkit::in_netns;
 
-use crate::etcd::{Etcd, URL};
+use crate::etcd::{self, Etcd};
 use crate::witness::Echo;
 
 const MUTATIONS: usize = 200;
@@ -114,11 +113,7 @@ fn two_hundred_mutations() {
             .unwrap()
             .subsec_nanos();
         let mut dice = Dice(u64::from(seed) << 8 | 1);
-        let mut plan = Plan::new(&testkit::bin_dir(), Path::new("/run/overlay"));
-        plan.files = false;
-        plan.options = [&format!("--etcd-endpoints={URL}"), "--etcd-prefix=/podwire"]
-            .map(str::to_owned)
-            .into();
+        let plan = etcd::plan();
         let conf = plan.conf.clone();
         let mut all = Deployment::new(plan, 3).unwrap();
         let outside = Space::new("none").unwrap();

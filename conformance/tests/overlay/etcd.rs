@@ -1,12 +1,24 @@
 //! etcd, as Debian has it.
 
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use conformance::deployment::Plan;
 use conformance::fleet::Space;
 
 /// Where it is, of the outsider.
 pub const URL: &str = "http://192.168.64.100:2379";
+
+/// A deployment whose directory it is.
+pub fn plan() -> Plan {
+    let mut plan = Plan::new(&testkit::bin_dir(), Path::new("/run/overlay"));
+    plan.files = false;
+    plan.options = [&format!("--etcd-endpoints={URL}"), "--etcd-prefix=/podwire"]
+        .map(str::to_owned)
+        .into();
+    plan
+}
 
 /// The server, until dropped.
 pub struct Etcd<'a> {

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::time::Duration;
 
-use conformance::deployment::{Agent, Deployment, Plan, Pod};
+use conformance::deployment::{Agent, Deployment, Pod};
 use conformance::fleet::Space;
 use testkit::in_netns;
 
-use crate::etcd::{Etcd, URL};
+use crate::etcd::{self, Etcd};
 use crate::probe::metrics;
 use crate::witness::Echo;
 
@@ -248,11 +247,7 @@ fn lies_in_files_change_nothing_and_are_named() {
 #[test]
 fn lies_in_etcd_change_nothing_and_are_named() {
     in_netns(|| {
-        let mut plan = Plan::new(&testkit::bin_dir(), Path::new("/run/overlay"));
-        plan.files = false;
-        plan.options = [&format!("--etcd-endpoints={URL}"), "--etcd-prefix=/podwire"]
-            .map(str::to_owned)
-            .into();
+        let plan = etcd::plan();
         let conf = plan.conf.clone();
         let mut all = Deployment::new(plan, 3).unwrap();
         let outside = std::mem::replace(&mut all.outside, Space::new("none").unwrap());

@@ -114,6 +114,26 @@ pub fn run(file: &Path, args: &[&str], env: Environment<'_>, stdin: &[u8]) -> io
     }
 }
 
+/// What an administrator's program printed: run by absolute path, with these words after its name and no environment.
+///
+/// # Errors
+/// The command, and why it failed: how it ended and the first line of its stderr.
+pub fn told(program: &str, args: &[&str], stdin: &str) -> Result<String, String> {
+    let failed = |reason: &str| [program, " ", &args.join(" "), ": ", reason].concat();
+    let words = [&[program], args].concat();
+    let file = Path::new(program);
+    let output = run(file, &words, Environment::Empty, stdin.as_bytes())
+        .map_err(|error| failed(&error.to_string()))?;
+    match output.ended {
+        Ended::Exit(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        ended => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let said = said.lines().next().unwrap_or_default();
+            Err(failed(&[&ended.to_string(), " ", said].concat()))
+        }
+    }
+}
+
 /// The child's part. Returns only if it failed.
 fn exec(
     parent: Pid,

@@ -33,7 +33,10 @@ pub trait Directory: Sized + Send {
     fn net_conf(&mut self) -> impl Future<Output = Result<NetConf, DirectoryError>> + Send;
 
     /// What it remembers of this node, and what its operator wishes.
-    fn hints(&mut self) -> impl Future<Output = Result<Hints, DirectoryError>> + Send;
+    /// Nothing, unless it keeps more than leases.
+    fn hints(&mut self) -> impl Future<Output = Result<Hints, DirectoryError>> + Send {
+        std::future::ready(Ok(Hints::default()))
+    }
 
     /// Leases the node's subnets and tells the others where it is, in one write. Waits until it has them.
     fn lease(

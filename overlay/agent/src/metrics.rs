@@ -11,7 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::directory::View;
 
@@ -65,90 +65,102 @@ pub struct Metrics {
     seen_events: u64,
 }
 
+/// What is told, being collected.
+struct Register(Registry);
+
+// === impl Register ===
+
+impl Register {
+    fn plain(&mut self, name: &str, help: &str, metric: &(impl Metric + Clone)) -> &mut Self {
+        self.0.register(name, help, metric.clone());
+        self
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, metric: &(impl Metric + Clone)) -> &mut Self {
+        self.0
+            .register_with_unit(name, help, Unit::Seconds, metric.clone());
+        self
+    }
+}
+
 // === impl Metrics ===
 
 impl Metrics {
     /// Fresh ones, all zero.
     pub fn new() -> Self {
         let mut metrics = Self::default();
-        let mut registry = Registry::with_prefix("overlayd");
         let reconciles = Histogram::new(BUCKETS);
-        registry.register(
-            "ready",
-            "1 while pods of this node have a network",
-            metrics.ready.clone(),
-        );
-        registry.register(
-            "peers",
-            "Other nodes, as the directory has them",
-            metrics.peers.clone(),
-        );
-        registry.register(
-            "peers_programmed",
-            "Other nodes the kernel can reach",
-            metrics.peers_programmed.clone(),
-        );
-        registry.register(
-            "peers_refused",
-            "Nodes that are not believed, by reason",
-            metrics.peers_refused.clone(),
-        );
-        registry.register(
-            "peer_refused",
-            "1 for each node that is not believed",
-            metrics.peer_refused.clone(),
-        );
-        registry.register(
-            "entries_skipped",
-            "Entries of the directory that cannot be read",
-            metrics.skipped.clone(),
-        );
-        registry.register(
-            "entry_skipped",
-            "1 for each entry of the directory that cannot be read",
-            metrics.entry_skipped.clone(),
-        );
-        registry.register(
-            "directory_up",
-            "1 while the directory can be reached",
-            metrics.directory_up.clone(),
-        );
-        registry.register_with_unit(
-            "directory_lag",
-            "Since the directory was heard of",
-            Unit::Seconds,
-            metrics.directory_lag.clone(),
-        );
-        registry.register(
-            "directory_events",
-            "Changes the directory told of",
-            metrics.directory_events.clone(),
-        );
-        registry.register_with_unit(
-            "event_to_kernel",
-            "From the last change of the directory to the kernel's answer",
-            Unit::Seconds,
-            metrics.event_to_kernel.clone(),
-        );
-        registry.register_with_unit(
-            "reconcile",
-            "Making the kernel agree",
-            Unit::Seconds,
-            reconciles.clone(),
-        );
-        registry.register(
-            "changes",
-            "Objects of the kernel that were changed",
-            metrics.changes.clone(),
-        );
-        registry.register(
-            "drift_repaired",
-            "Objects that somebody else had changed",
-            metrics.drift.clone(),
-        );
-        registry.register("errors", "Steps that failed", metrics.errors.clone());
+        let mut registry = Register(Registry::with_prefix("overlayd"));
+        registry
+            .plain(
+                "ready",
+                "1 while pods of this node have a network",
+                &metrics.ready,
+            )
+            .plain(
+                "peers",
+                "Other nodes, as the directory has them",
+                &metrics.peers,
+            )
+            .plain(
+                "peers_programmed",
+                "Other nodes the kernel can reach",
+                &metrics.peers_programmed,
+            )
+            .plain(
+                "peers_refused",
+                "Nodes that are not believed, by reason",
+                &metrics.peers_refused,
+            )
+            .plain(
+                "peer_refused",
+                "1 for each node that is not believed",
+                &metrics.peer_refused,
+            )
+            .plain(
+                "entries_skipped",
+                "Entries of the directory that cannot be read",
+                &metrics.skipped,
+            )
+            .plain(
+                "entry_skipped",
+                "1 for each entry of the directory that cannot be read",
+                &metrics.entry_skipped,
+            )
+            .plain(
+                "directory_up",
+                "1 while the directory can be reached",
+                &metrics.directory_up,
+            )
+            .seconds(
+                "directory_lag",
+                "Since the directory was heard of",
+                &metrics.directory_lag,
+            )
+            .plain(
+                "directory_events",
+                "Changes the directory told of",
+                &metrics.directory_events,
+            )
+            .seconds(
+                "event_to_kernel",
+                "From the last change of the directory to the kernel's answer",
+                &metrics.event_to_kernel,
+            )
+            .seconds("reconcile", "Making the kernel agree", &reconciles)
+            .plain(
+                "changes",
+                "Objects of the kernel that were changed",
+                &metrics.changes,
+            )
+            .plain(
+                "drift_repaired",
+                "Objects that somebody else had changed",
+                &metrics.drift,
+            )
+            .plain("errors", "Steps that failed", &metrics.errors);
         metrics.reconciles = Some(reconciles);
-        metrics.registry = registry;
+        metrics.registry = registry.0;
         metrics
     }
 

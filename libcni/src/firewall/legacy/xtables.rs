@@ -5,10 +5,9 @@
 //! its lock. Only when the table exists and holds the very chain, which is found by reading the table.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use super::iptables::{BASE, comment};
-use crate::kernel::process::{self, Ended, Environment};
+use crate::kernel::process;
 use crate::kernel::xtables::Family;
 use crate::spec::{Attachment, NetName, parse_cidr};
 
@@ -105,19 +104,8 @@ impl Leftover<'_> {
 
     /// Runs the program on the table; what it printed, or why it failed.
     fn run(&self, args: &[&str]) -> Result<String, String> {
-        let failed = |reason: &str| [self.program, " ", &args.join(" "), ": ", reason].concat();
-        let mut words = vec![self.program, "-w", LOCK_WAIT_S, "-t", TABLE];
-        words.extend(args);
-        let output = process::run(Path::new(self.program), &words, Environment::Empty, &[])
-            .map_err(|e| failed(&e.to_string()))?;
-        match output.ended {
-            Ended::Exit(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            ended => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                let said = said.lines().next().unwrap_or_default();
-                Err(failed(&[&ended.to_string(), " ", said].concat()))
-            }
-        }
+        let words = [&["-w", LOCK_WAIT_S, "-t", TABLE], args].concat();
+        process::told(self.program, &words, "")
     }
 }
 

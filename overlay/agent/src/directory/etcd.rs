@@ -27,7 +27,7 @@ use fabric::NetConf;
 use fabric::lease::Subnets;
 use tracing::{debug, error, info, warn};
 
-use super::{Directory, DirectoryError, Hints, Lease, Links, Me};
+use super::{Directory, DirectoryError, Lease, Links, Me};
 use acquire::{Attempt, Search};
 use backoff::Backoff;
 use keys::Keys;
@@ -155,10 +155,6 @@ impl Directory for Etcd {
             Some(_) => Ok(conf),
             None => Err(ipv6_alone()),
         }
-    }
-
-    async fn hints(&mut self) -> Result<Hints, DirectoryError> {
-        Ok(Hints::default())
     }
 
     async fn lease(

@@ -19,7 +19,7 @@ use fabric::{NetConf, Peer};
 use tracing::{info, warn};
 
 use super::pick::pick;
-use super::{Directory, DirectoryError, Hints, Lease, Links, Me, View};
+use super::{Directory, DirectoryError, Lease, Links, Me, View};
 use entry::Entry;
 use inotify::Watch;
 
@@ -202,10 +202,6 @@ impl Directory for Files {
             }
             let _ = tokio::time::timeout(RESCAN, watch.changed()).await;
         }
-    }
-
-    async fn hints(&mut self) -> Result<Hints, DirectoryError> {
-        Ok(Hints::default())
     }
 
     async fn lease(
