@@ -90,6 +90,7 @@ pub const BOUNDS: &[Bound] = &[
     bound(Overlay, agent::PEAK_RSS_KIB, Fact(agent::PEAK_RSS_KIB), 32.0 * 1024.0),
     // 0.90 of what the nodes themselves send.
     bound(Traffic, traffic::GIB, BestOverFloor(traffic::GIB), 1.0 / 0.90),
+    bound(Traffic, traffic::GIB_BY_HAND, BestOverFloor(traffic::GIB_BY_HAND), 1.0 / 0.80),
     bound(Traffic, traffic::GIB_WIRE, BestOverFloor(traffic::GIB_WIRE), 1.0 / 0.90),
 ];
 

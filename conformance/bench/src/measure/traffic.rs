@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use conformance::deployment::{Deployment, Plan};
-use conformance::fleet::Space;
+use conformance::fleet::{Fleet, Space};
 use serde_json::Value;
 
 use crate::args::Options;
@@ -15,10 +15,13 @@ use crate::report::Report;
 
 /// The nodes' own is the floor's time.
 pub const GIB: &str = "overlay: a GiB by TCP from pod to pod across nodes";
+/// The floor is the same kind of pods and tunnel, made with `ip` and `bridge`, without masquerading and firewall rules.
+pub const GIB_BY_HAND: &str = "overlay: the same beside a tunnel made by hand";
 /// The same where the wire is what limits it, as it is between machines: headers are then all that a tunnel costs.
 pub const GIB_WIRE: &str = "overlay: the same on a wire of 5 Gbit/s";
 
 const GIB_BITS: f64 = 8.0 * 1024.0 * 1024.0 * 1024.0;
+const HAND_HOST: u8 = 2;
 const PATIENCE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -30,7 +33,7 @@ struct Server<'a> {
 }
 
 pub fn measure(ground: &Ground, options: &Options, report: &mut Report) -> Result<()> {
-    report.expect_rows(&[GIB, GIB_WIRE]);
+    report.expect_rows(&[GIB, GIB_BY_HAND, GIB_WIRE]);
     let Some(bin_dir) = ground.overlay_dir() else {
         return Ok(());
     };
@@ -44,23 +47,51 @@ pub fn measure(ground: &Ground, options: &Options, report: &mut Report) -> Resul
     let (from, to) = (here.pod("from")?, there.pod("to")?);
     let node = Server::start(&there.node.space, there.node.address().to_string())?;
     let pod = Server::start(&to.space, to.ip.clone())?;
-    let contenders = [
-        (Who::Ours, &from.space, &pod),
-        (Who::Floor, &here.node.space, &node),
-    ];
-    rounds(GIB, contenders, options.rounds(15, 3), report)?;
+    let (ours, nodes) = ((&from.space, &pod), (&here.node.space, &node));
+    {
+        let fleet = Fleet::new(2)?;
+        let [hand_from, hand_to] = by_hand(&fleet)?;
+        let server = Server::start(&hand_to, hand_ip(&fleet)?)?;
+        let contenders = [
+            (&[(GIB, Who::Ours), (GIB_BY_HAND, Who::Ours)][..], ours),
+            (&[(GIB, Who::Floor)][..], nodes),
+            (&[(GIB_BY_HAND, Who::Floor)][..], (&hand_from, &server)),
+        ];
+        rounds(contenders, options.rounds(15, 3), report)?;
+    }
     for node in &all.nodes {
         node.sh("tc qdisc add dev eth0 root tbf rate 5gbit burst 2mb latency 5ms")?;
     }
-    rounds(GIB_WIRE, contenders, options.rounds(5, 2), report)?;
+    let contenders = [
+        (&[(GIB_WIRE, Who::Ours)][..], ours),
+        (&[(GIB_WIRE, Who::Floor)][..], nodes),
+    ];
+    rounds(contenders, options.rounds(5, 2), report)?;
     drop((node, pod));
     here.remove(from)?;
     there.remove(to)
 }
 
-fn rounds(
-    row: &'static str,
-    contenders: [(Who, &Space, &Server<'_>); 2],
+/// A pod on each of two nodes.
+fn by_hand(fleet: &Fleet) -> Result<[Space; 2]> {
+    let [here, there] = fleet.nodes.as_slice() else {
+        bail!("two nodes");
+    };
+    here.vxlan_by_hand(&fleet.nodes)?;
+    there.vxlan_by_hand(&fleet.nodes)?;
+    Ok([here.pod_by_hand(HAND_HOST)?, there.pod_by_hand(HAND_HOST)?])
+}
+
+fn hand_ip(fleet: &Fleet) -> Result<String> {
+    let there = fleet.nodes.last().context("a node")?;
+    Ok(there.pods(HAND_HOST).to_string())
+}
+
+/// The rows that a time goes into, and who is measured there.
+type Rows<'a> = &'a [(&'static str, Who)];
+
+fn rounds<const N: usize>(
+    contenders: [(Rows<'_>, (&Space, &Server<'_>)); N],
     count: usize,
     report: &mut Report,
 ) -> Result<()> {
@@ -69,11 +100,13 @@ fn rounds(
         if round % 2 == 1 {
             turns.reverse();
         }
-        for (who, space, server) in turns {
+        for (rows, (space, server)) in turns {
             let time_ms = server.gib_ms(space)?;
             // The first warms up.
             if round > 0 {
-                report.push(row, who, time_ms);
+                for (row, who) in rows {
+                    report.push(row, *who, time_ms);
+                }
             }
         }
     }
