@@ -27,6 +27,8 @@ const GO_MASQUERADE: Table<'static> = Table::new(Family::Inet, "cni_plugins_masq
 const GO_MASQUERADE_CHAIN: &str = "masq_checks";
 const GO_SPOOF: Table<'static> = Table::new(Family::Bridge, "nat");
 const GO_SPOOF_BASE: &str = "PREROUTING";
+/// What a name may have in nf_tables, its NUL included (`NFT_NAME_MAXLEN`).
+const NAME_BYTES: usize = 256;
 /// Hex digits of each half of the nftables backend's comment.
 const HALF_DIGITS: usize = 16;
 
@@ -146,6 +148,10 @@ fn remove_rules(
 /// The jumps to the interface's chain, that chain, and the one it jumps to.
 fn remove_spoof(netfilter: &mut Netfilter, chain: &str) -> Result<(), NlError> {
     let mac_chain = [chain, "-mac"].concat();
+    // The kernel refuses such a name, even in a question: the reference cannot have used it.
+    if mac_chain.len() >= NAME_BYTES {
+        return Ok(());
+    }
     let there = [chain, &mac_chain].map(|name| GO_SPOOF.chain(netfilter, name));
     let [there, mac_there] = there.map(|found| found.map(|chain| chain.is_some()));
     let (there, mac_there) = (there?, mac_there?);

@@ -99,7 +99,8 @@ impl Netns {
                     magic,
                 });
             }
-            Err(Errno::ENOENT | Errno::ENOTDIR) => {
+            // The last two: nothing can be there, today or tomorrow.
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP) => {
                 return Err(NetnsError::Missing { path: path.into() });
             }
             Err(e) => return Err(failed("statfs", path, e.into())),

@@ -99,9 +99,15 @@ pub(crate) fn failure(file: &Path, ended: Ended, stdout: &[u8], stderr: &[u8]) -
     let how = format!("{}: {ended}", file.display());
     if !text.trim().is_empty() {
         let told = Node::parse(stdout).ok();
-        return match told.and_then(|node| CniError::from_node(&node).ok()) {
-            Some(error) => error,
-            None => CniError::new(
+        let told = told.and_then(|node| CniError::from_node(&node).ok());
+        return match told {
+            Some(error) if error.code != Code::Other(0) => error,
+            // It failed, and 0 is no error's code.
+            Some(error) if !error.msg.is_empty() => CniError {
+                code: Code::Internal,
+                ..error
+            },
+            _ => CniError::new(
                 Code::Internal,
                 format!("netplugin failed but error parsing its diagnostic message {text:?}"),
             )

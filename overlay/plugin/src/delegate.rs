@@ -94,6 +94,11 @@ impl Delegate {
         }
     }
 
+    /// Whether an ADD of it that fails leaves nothing, by steps to undo that are this process's.
+    pub fn undoes(&self) -> bool {
+        matches!(self.how, How::InProcess)
+    }
+
     /// Whether its GC does something: the reference's succeeds and frees nothing.
     pub fn frees(&self) -> bool {
         match &self.how {

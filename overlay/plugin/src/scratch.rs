@@ -15,7 +15,7 @@ use libcni::spec::json::Fields;
 use libcni::spec::{Attachment, ContainerId, IfName, NetName, Node};
 
 /// The files of one attachment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Scratch {
     own: PathBuf,
     flannels: PathBuf,

@@ -29,9 +29,18 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
     let stands = scratch.read(call.network()).is_some();
     let mut undo = Undo::new();
     if !stands {
-        undo.push("detach by the delegate", || {
-            del(call).map_err(|e| e.to_string())
-        });
+        // One in this process takes back what it did by itself, and only that: its DEL would also take an interface of
+        // that name that was there before.
+        if delegate.undoes() {
+            let scratch = scratch.clone();
+            undo.push("forget the delegate's configuration", move || {
+                scratch.remove(call.network()).map_err(|e| e.to_string())
+            });
+        } else {
+            undo.push("detach by the delegate", || {
+                del(call).map_err(|e| e.to_string())
+            });
+        }
         // Before the delegate works: whatever kills us, DEL knows what to undo.
         scratch.write(&delegate.conf)?;
     }

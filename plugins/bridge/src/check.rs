@@ -89,6 +89,7 @@ pub fn check(call: &Call) -> Result<(), CniError> {
     }
     check_port(&mut host, &conf, &prev, &bridge, &link)?;
     check_layer3(&mut pod, &prev, &link)?;
+    check_gateway(&mut host, &conf, &prev, &bridge)?;
     check_filters(call, &conf, &prev, ipam.as_ref(), &link)
 }
 
@@ -214,6 +215,36 @@ fn check_layer3(pod: &mut Socket, prev: &CniResult, link: &Link) -> Result<(), C
         }
     }
     Ok(())
+}
+
+/// The pod's gateway is the node's own address. (A VLAN's is on an interface of its own.)
+fn check_gateway(
+    host: &mut Socket,
+    conf: &Conf,
+    prev: &CniResult,
+    bridge: &Link,
+) -> Result<(), CniError> {
+    if !conf.is_gateway || conf.vlans.pvid != 0 {
+        return Ok(());
+    }
+    let mut gateways = prev.ips.iter().filter_map(|ip| ip.gateway).peekable();
+    if gateways.peek().is_none() {
+        return Ok(());
+    }
+    let held = addr::list(host, bridge.index)?;
+    match gateways.find(|gateway| held.iter().all(|a| a.net.ip() != *gateway)) {
+        None => Ok(()),
+        Some(gone) => Err(differs(
+            format!(
+                "bridge {} does not have the gateway's address {gone}",
+                bridge.name
+            ),
+            format!(
+                "`ip address add {gone}/PREFIX dev {}`, with the subnet's prefix; the next ADD does it, too",
+                bridge.name
+            ),
+        )),
+    }
 }
 
 fn check_filters(
