@@ -48,7 +48,7 @@ NEEDS := \
 
 # `test` and `demo` need their prerequisites in the order written.
 .NOTPARALLEL:
-.PHONY: help build install uninstall deps demo test bench fuzz clean
+.PHONY: help build install uninstall deps demo test bench conformance fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## This list
@@ -148,6 +148,10 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS=60, or FUZZ_RUNS=N inputs; FUZZ_TARGE
 			target/fuzz/corpus/$$target fuzz/corpus/$$target -- \
 			$$limit -timeout=1 -rss_limit_mb=100 -max_len=4096 -print_final_stats=1; \
 	done
+
+conformance: deps build ## Judge the plugins by spec, crashes, load and beside the reference; writes docs/scorecard.md (half an hour)
+	cargo build --locked --package conformance --bin conformance
+	conformance/scorecard.sh $(or $(CARGO_TARGET_DIR),target)/debug/conformance dist/bin /usr/lib/cni docs/scorecard.md
 
 clean: ## Remove everything built
 	cargo clean

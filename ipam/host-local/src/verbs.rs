@@ -1,14 +1,23 @@
 //! Each verb as a call of the store.
-use libcni::plugin::{self, Call};
+use libcni::plugin::{self, Call, Undo};
 use libcni::record;
 use libcni::spec::{Attachment, CniError, CniResult, Code};
 use libcni::store::{IpamConf, NetDir};
 
-/// Reserves.
-pub(crate) fn add(call: &Call) -> Result<CniResult, CniError> {
+/// Reserves. Should the result not reach the caller, it takes that back.
+pub(crate) fn add(call: &'static Call) -> Result<CniResult, CniError> {
     let conf = conf(call)?;
     record::phase("lease");
-    Ok(conf.add(call.attachment()?)?.result)
+    let at = call.attachment()?;
+    let result = conf.add(at)?.result;
+    let ips: Vec<_> = result.ips.iter().map(|ip| ip.address.ip()).collect();
+    let mut undo = Undo::new();
+    undo.push("release the address", move || {
+        let released = conf.dir.release_only(at, &ips);
+        released.map_err(|e| e.to_string())
+    });
+    undo.commit();
+    Ok(result)
 }
 
 /// Frees. The ranges may have become invalid since ADD; only the directory counts.
