@@ -20,7 +20,8 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use clap::ValueEnum;
+
+use crate::format::Format;
 
 pub use calls::Fault;
 pub use plan::Verb;
@@ -70,12 +71,6 @@ pub struct Options {
     /// How to print what came of it.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Table,
-    Json,
 }
 
 fn positive(text: &str) -> Result<usize, String> {

@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::format::Format;
+
 use side::Side;
 use told::Told;
 
@@ -58,15 +60,6 @@ pub struct Options {
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-}
-
-/// How to print.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
 }
 
 impl Options {

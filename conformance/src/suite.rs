@@ -7,7 +7,6 @@ pub(crate) mod exec;
 mod expect;
 pub mod format;
 mod input;
-mod keys;
 mod leftover;
 mod matching;
 mod plan;

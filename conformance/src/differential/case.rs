@@ -26,8 +26,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
+
+use crate::keys::Keys;
 
 use super::declared::{Declared, Definitions};
 use super::{Sides, VERSIONS};
@@ -263,7 +265,7 @@ impl Case {
             config,
             setup: keys.text("setup")?.unwrap_or_default(),
             pods,
-            dad: keys.flag("dad")?,
+            dad: keys.flag("dad")?.unwrap_or_default(),
             calls,
             declared,
         };
@@ -356,7 +358,7 @@ impl Call {
         if let Some(prev) = keys.0.remove("prev") {
             call.prev = Prev::Given(prev);
         }
-        call.any_version = keys.flag("any_version")?;
+        call.any_version = keys.flag("any_version")?.unwrap_or_default();
         keys.finish()?;
         Ok(call)
     }
@@ -364,70 +366,5 @@ impl Call {
     /// Whether the version has the verb.
     pub(super) fn fits(&self, version: &str) -> bool {
         self.any_version || self.verb != "CHECK" || version >= "0.4.0"
-    }
-}
-
-/// The keys of an object, each to be taken once; what is left is a mistake.
-pub(super) struct Keys(pub Map<String, Value>);
-
-impl Keys {
-    pub fn text(&mut self, key: &str) -> Result<Option<String>> {
-        match self.0.remove(key) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(anyhow!("{key} is a text, not {other}")),
-        }
-    }
-
-    pub fn texts(&mut self, key: &str) -> Result<Option<Vec<String>>> {
-        let Some(value) = self.0.remove(key) else {
-            return Ok(None);
-        };
-        let items = value.as_array().cloned().unwrap_or_default();
-        let texts: Vec<String> = items
-            .iter()
-            .filter_map(|i| i.as_str().map(str::to_owned))
-            .collect();
-        ensure!(
-            !texts.is_empty() && texts.len() == items.len(),
-            "{key} is an array of texts, not {value}"
-        );
-        Ok(Some(texts))
-    }
-
-    pub fn object(&mut self, key: &str) -> Result<Option<Map<String, Value>>> {
-        match self.0.remove(key) {
-            None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(map)),
-            Some(other) => Err(anyhow!("{key} is an object, not {other}")),
-        }
-    }
-
-    pub fn flag(&mut self, key: &str) -> Result<bool> {
-        match self.0.remove(key) {
-            None => Ok(false),
-            Some(Value::Bool(flag)) => Ok(flag),
-            Some(other) => Err(anyhow!("{key} is true or false, not {other}")),
-        }
-    }
-
-    fn env(&mut self) -> Result<BTreeMap<String, Option<String>>> {
-        let mut env = BTreeMap::new();
-        for (key, value) in self.object("env")?.unwrap_or_default() {
-            let value = match value {
-                Value::Null => None,
-                Value::String(text) => Some(text),
-                other => bail!("env {key} is a text or null, not {other}"),
-            };
-            env.insert(key, value);
-        }
-        Ok(env)
-    }
-
-    pub fn finish(self) -> Result<()> {
-        match self.0.keys().next() {
-            None => Ok(()),
-            Some(key) => Err(anyhow!("unknown key {key}")),
-        }
     }
 }

@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 
-use super::case::{Case, Keys};
+use super::case::Case;
 use super::pattern;
+use crate::keys::Keys;
 
 /// `differences.json`: `everywhere` holds in every case, `named` in those that say so.
 #[derive(Debug, Default)]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::format::Format;
+
 use super::told::{Told, known};
 use super::{Cases, Sides, VERSIONS, builtin, compare};
 
@@ -34,15 +36,6 @@ pub struct Options {
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-}
-
-/// How to print.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
 }
 
 impl Options {

@@ -70,11 +70,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
 
 use super::input::lay_over;
-use super::keys::Keys;
 use super::matching::each_text;
 use super::profile::{Kind, Profile, Profiles};
 use super::steps::Steps;
 use super::versions::{self, VERSIONS};
+use crate::keys::Keys;
 
 /// How much a failure weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,8 +7,8 @@ use anyhow::{Result, bail, ensure};
 use serde_json::{Map, Value};
 
 use super::exec::{End, Output};
-use super::keys::Keys;
 use super::matching::{differences, is_text, pattern, says};
+use crate::keys::Keys;
 
 /// What a case says of a call.
 #[derive(Debug, Clone, Default)]

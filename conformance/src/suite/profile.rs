@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
-use super::keys::Keys;
+use crate::keys::Keys;
 
 /// What a plugin does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

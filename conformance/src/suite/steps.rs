@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::expect::Expect;
 use super::input::{Stdin, as_of, lay_over};
-use super::keys::Keys;
 use super::profile::{Kind, Profile};
 use super::versions::{self, VERSIONS};
+use crate::keys::Keys;
 
 /// How often a call may be made.
 const MOST_TIMES: u64 = 256;
