@@ -2,9 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::libc;
+use nix::unistd::linkat;
 
 /// Whether a file has to be there after a power failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +55,40 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32, lasting: Lasting) -> io::Re
         lasting,
     };
     place.replace(bytes, |_| Ok(())).map(drop)
+}
+
+/// Makes a file that is not there yet. Whoever is killed on the way leaves nothing: until it is whole, it has no name at
+/// all.
+///
+/// # Errors
+/// `AlreadyExists`; the file system cannot (NFS): nothing was made, [`replace`] will do.
+pub fn make(path: &Path, bytes: &[u8], mode: u32, lasting: Lasting) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let place = Place {
+        path,
+        draft_dir: dir,
+        mode,
+        lasting,
+    };
+    let mut file = place.in_dir(dir, || {
+        let mut options = OpenOptions::new();
+        options.write(true).custom_flags(libc::O_TMPFILE);
+        options.mode(mode).open(dir)
+    })?;
+    place.permit(&file)?;
+    file.write_all(bytes)?;
+    if lasting == Lasting::OnDisk {
+        file.sync_all()?;
+    }
+    let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+    linkat(
+        AT_FDCWD,
+        nameless.as_str(),
+        AT_FDCWD,
+        path,
+        AtFlags::AT_SYMLINK_FOLLOW,
+    )?;
+    Ok(())
 }
 
 // === impl Place ===
@@ -111,11 +150,16 @@ impl Place<'_> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         let file = options.mode(self.mode).open(path)?;
-        // The umask may be in the way of others, never of oneself.
-        if self.mode & 0o077 != 0 {
-            file.set_permissions(Permissions::from_mode(self.mode))?;
-        }
+        self.permit(&file)?;
         Ok(file)
+    }
+
+    /// The umask may be in the way of others, never of oneself.
+    fn permit(&self, file: &File) -> io::Result<()> {
+        if self.mode & 0o077 == 0 {
+            return Ok(());
+        }
+        file.set_permissions(Permissions::from_mode(self.mode))
     }
 
     /// Tries again with the directory made, if that is what is missing.
@@ -150,6 +194,20 @@ mod tests {
         let names = fs::read_dir(dir).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.collect()
+    }
+
+    #[test]
+    fn a_file_is_made_once_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/name");
+        make(&path, b"one", 0o600, Lasting::OnDisk).unwrap();
+        let again = make(&path, b"two", 0o600, Lasting::UntilReboot).unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(
+            (fs::read(&path).unwrap(), mode(&path)),
+            (b"one".to_vec(), 0o600)
+        );
+        assert_eq!(names(path.parent().unwrap()), ["name"]);
     }
 
     #[test]

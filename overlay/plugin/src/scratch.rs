@@ -41,8 +41,12 @@ impl Scratch {
     /// Keeps it, whole or not at all.
     pub fn write(&self, conf: &[u8]) -> Result<(), CniError> {
         let write = || {
-            // A pod that outlives a power failure is to be deleted by this.
-            file::replace(&self.own, conf, 0o600, Lasting::OnDisk)?;
+            // A pod that outlives a power failure is to be deleted by this. Without a name until it is whole, so that whoever
+            // is killed here leaves nothing; a second ADD has to replace.
+            let (path, mode, lasting) = (&self.own, 0o600, Lasting::OnDisk);
+            if file::make(path, conf, mode, lasting).is_err() {
+                file::replace(path, conf, mode, lasting)?;
+            }
             // Another network of this container has it, or flannel's plugin made it.
             match fs::hard_link(&self.own, &self.flannels) {
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
@@ -71,16 +75,42 @@ impl Scratch {
 
 /// Every attachment of a network that has a file of ours, and every container that has one under flannel's name. Other
 /// files of the directory are none of our business.
-pub fn all(data_dir: &Path, net: &NetName) -> (Vec<Attachment>, Vec<ContainerId>) {
-    let entries = fs::read_dir(data_dir).into_iter().flatten().flatten();
-    let of_network = entries.filter(|entry| read(&entry.path(), net).is_some());
-    let names = of_network.filter_map(|entry| entry.file_name().into_string().ok());
-    let (ours, flannels): (Vec<String>, Vec<String>) = names.partition(|name| name.contains('@'));
-    let ours = ours.iter().filter_map(|name| attachment(name));
-    let flannels = flannels
-        .iter()
-        .filter_map(|name| ContainerId::parse(name).ok());
-    (ours.collect(), flannels.collect())
+///
+/// # Errors
+/// One cannot be read, so that it cannot be said whose it is: code 5.
+pub fn all(
+    data_dir: &Path,
+    net: &NetName,
+) -> Result<(Vec<Attachment>, Vec<ContainerId>), CniError> {
+    let (mut ours, mut flannels) = (Vec::new(), Vec::new());
+    let entries = match fs::read_dir(data_dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok((ours, flannels)),
+        entries => entries.map_err(|e| failed("list", data_dir, &e))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| failed("list", data_dir, &e))?;
+        let Ok(file_name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let own = attachment(&file_name);
+        let flannel = ContainerId::parse(&file_name).ok();
+        if own.is_none() && flannel.is_none() {
+            continue;
+        }
+        let file = entry.path();
+        match fs::read(&file) {
+            Ok(bytes) if name(&bytes).is_some_and(|name| name == net.as_str()) => {
+                ours.extend(own);
+                flannels.extend(flannel);
+            }
+            // Its DEL may be under way.
+            Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
+                return Err(failed("read", &file, &e));
+            }
+            _ => {}
+        }
+    }
+    Ok((ours, flannels))
 }
 
 /// Forgets what flannel's plugin kept of a container: its interface's name is in no file.
@@ -155,8 +185,9 @@ mod tests {
         assert_eq!(one.read(&a).unwrap(), br#"{"name":"a"}"#);
         assert_eq!(two.read(&b).unwrap(), br#"{"name":"b"}"#);
         let c1 = ContainerId::parse("c1").unwrap();
-        assert_eq!(all(&data, &b), (vec![at("c1", "net1")], vec![]));
-        assert_eq!(all(&data, &a), (vec![at("c1", "eth0")], vec![c1]));
+        let all = |net| all(&data, net).unwrap();
+        assert_eq!(all(&b), (vec![at("c1", "net1")], vec![]));
+        assert_eq!(all(&a), (vec![at("c1", "eth0")], vec![c1]));
         two.remove(&b).unwrap();
         assert_eq!(
             files(&data),

@@ -96,7 +96,7 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     if !delegate.frees() {
         return Ok(());
     }
-    let (ours, flannels) = scratch::all(&places.data_dir, call.network());
+    let (ours, flannels) = scratch::all(&places.data_dir, call.network())?;
     for at in ours.iter().filter(|at| !valid.contains(at)) {
         Scratch::of(&places.data_dir, at).remove(call.network())?;
     }
