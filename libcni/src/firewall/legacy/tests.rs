@@ -170,7 +170,9 @@ fn without_a_working_iptables_it_only_warns() {
             program.display()
         ));
         let want = ["iptables", "ip6tables"].map(|name| {
-            format!("{stays}/usr/sbin/{name}-legacy -S POSTROUTING: exit status 3 no luck")
+            format!(
+                "{stays}/usr/sbin/{name}-legacy -w 5 -t nat -S POSTROUTING: exit status 3 no luck"
+            )
         });
         assert_eq!(warnings(), want);
         sh(&format!("/run/umount {}", program.display()));
