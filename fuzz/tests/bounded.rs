@@ -6,34 +6,34 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-const LIMIT_BYTES: usize = 100 << 20;
+const LIMIT_BYTES: isize = 100 << 20;
 const LIMIT: Duration = Duration::from_secs(1);
 /// By the clock on the wall, with what else a machine may have to do beside.
 const HANGS: Duration = Duration::from_secs(300);
 const SEED: u64 = 0x706f_6477_6972_6531;
 
-/// Counts what is in use, and the most that ever was.
+/// Counts what a thread has in use, and the most that it ever had. Less than nothing, if it frees what another made.
 struct Counting;
 
-static IN_USE: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
-/// What is in use is the process's: one input at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+thread_local! {
+    static IN_USE: Cell<isize> = const { Cell::new(0) };
+    static MOST: Cell<isize> = const { Cell::new(0) };
+}
 
 fn grown(bytes: usize) {
-    let now = IN_USE.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    MOST.fetch_max(now, Ordering::Relaxed);
+    let now = IN_USE.get() + bytes.cast_signed();
+    IN_USE.set(now);
+    MOST.set(MOST.get().max(now));
 }
 
 #[allow(unsafe_code)]
@@ -46,7 +46,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        IN_USE.set(IN_USE.get() - layout.size().cast_signed());
         // SAFETY: as the caller's.
         unsafe { System.dealloc(block, layout) }
     }
@@ -157,12 +157,11 @@ fn number(name: &str, usual: u64) -> u64 {
 
 /// What is wrong with an input, if anything.
 fn judged(name: &str, target: fuzz::Target, bytes: &[u8]) -> Result<(), String> {
-    let _alone = ALONE.lock().unwrap();
-    let (before, started) = (IN_USE.load(Ordering::Relaxed), worked());
-    MOST.store(before, Ordering::Relaxed);
+    let (before, started) = (IN_USE.get(), worked());
+    MOST.set(before);
     let outcome = catch_unwind(AssertUnwindSafe(|| target(bytes)));
     let took = worked().saturating_sub(started);
-    let most = MOST.load(Ordering::Relaxed).saturating_sub(before);
+    let most = MOST.get() - before;
     let shown = || format!("{name}: {:?}", String::from_utf8_lossy(bytes));
     match outcome {
         Err(_) => Err(format!("panicked: {}", shown())),
@@ -230,6 +229,6 @@ fn what_is_over_a_limit_is_noticed() {
         while worked().saturating_sub(started) <= LIMIT {}
     });
     assert!(spins.contains("planted: \"x\""), "{spins}");
-    let eats = run(|_| drop(vec![1_u8; LIMIT_BYTES + 1]));
+    let eats = run(|_| drop(vec![1_u8; LIMIT_BYTES.unsigned_abs() + 1]));
     assert!(eats.contains("bytes in use"), "{eats}");
 }
