@@ -48,7 +48,7 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use super::{FirewallError, OBJECT_NET_BYTES, TABLE, TABLE_COMMENT, settle, sha512, shortened};
 use crate::kernel::nft::{
-    Base, Chain, Family, ListedRule, Netfilter, Rule, Table, Transaction, matching,
+    Base, Chain, Family, ListedRule, Netfilter, Rule, Table, Transaction, matching, tidy,
 };
 use crate::nl::NlError;
 use crate::spec::NetName;
@@ -135,14 +135,13 @@ pub fn remove_network(netfilter: &mut Netfilter, net: &NetName) -> Result<(), Fi
             transaction.commit(netfilter)?;
         }
         // Also one that a killed DEL left.
-        remove_empty_table(netfilter);
-        Ok(())
+        remove_empty_table(netfilter)
     })
 }
 
-/// Deletes the table unless something is in it. What is worth an error has been done before.
-fn remove_empty_table(netfilter: &mut Netfilter) {
-    let _ = settle("", |_| {
+/// Deletes the table unless something is in it.
+fn remove_empty_table(netfilter: &mut Netfilter) -> Result<(), NlError> {
+    tidy(|| {
         // Somebody may just be adding: delete only if nothing changes meanwhile.
         let generation = netfilter.generation()?;
         if INET.uses(netfilter)? != Some(0) {
@@ -151,7 +150,7 @@ fn remove_empty_table(netfilter: &mut Netfilter) {
         let mut transaction = Transaction::at_generation(generation);
         transaction.push(INET.del_if_empty());
         transaction.commit(netfilter)
-    });
+    })
 }
 
 /// What one network's chain is to be.

@@ -18,7 +18,8 @@
 use super::{FirewallError, TABLE, TABLE_COMMENT, is_of_network, owner, settle};
 use crate::kernel::Mac;
 use crate::kernel::nft::{
-    Base, Element, Family, KeyType, Netfilter, Rule, SetSpec, Table, Transaction, Verdict, matching,
+    Base, Element, Family, KeyType, Netfilter, Rule, SetSpec, Table, Transaction, Verdict,
+    matching, tidy,
 };
 use crate::nl::NlError;
 use crate::spec::{Attachment, IfName, NetName};
@@ -138,9 +139,8 @@ fn remove_where(netfilter: &mut Netfilter, doomed: &dyn Fn(&str) -> bool) -> Res
         return Ok(()); // else the table is what a killed DEL left
     }
     // Only now: of several that delete the last elements at once, each sees the others' before, and the last one sees
-    // none behind. The elements are gone; a table that a busy moment leaves behind is no reason to fail.
-    let _ = settle("", |_| remove_empty_table(netfilter));
-    Ok(())
+    // none behind.
+    tidy(|| remove_empty_table(netfilter))
 }
 
 fn remove_empty_table(netfilter: &mut Netfilter) -> Result<(), NlError> {

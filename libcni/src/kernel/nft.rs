@@ -40,7 +40,7 @@ pub use set::{Element, KeyType, SetSpec};
 pub use socket::Netfilter;
 pub use table::{Family, Table};
 pub(crate) use transaction::lost_a_race;
-pub use transaction::{Transaction, settle};
+pub use transaction::{Transaction, settle, tidy};
 
 /// `NFNL_SUBSYS_NFTABLES`, the upper byte of a message type.
 const SUBSYS: u16 = 10 << 8;

@@ -7,7 +7,7 @@ use crate::firewall::{
     FirewallError, OBJECT_NET_BYTES, TABLE_COMMENT, is_of_network, owner, settle, shortened,
 };
 use crate::kernel::nft::{
-    Base, Element, Family, KeyType, Netfilter, Rule, SetSpec, Transaction, Verdict, matching,
+    Base, Element, Family, KeyType, Netfilter, Rule, SetSpec, Transaction, Verdict, matching, tidy,
 };
 use crate::nl::NlError;
 use crate::spec::{Attachment, NetName};
@@ -292,8 +292,7 @@ impl Pods {
         doomed: &dyn Fn(&str) -> bool,
     ) -> Result<(), NlError> {
         if INET.chain(netfilter, &self.base)?.is_none() {
-            remove_empty_table(netfilter); // that a killed DEL left
-            return Ok(());
+            return remove_empty_table(netfilter); // that a killed DEL left
         }
         let mut gone = self.elements(netfilter)?;
         if gone.is_empty() {
@@ -310,9 +309,7 @@ impl Pods {
         for found in &gone {
             let chain = INET.chain(netfilter, found.chain())?;
             if chain.is_some_and(|chain| chain.uses <= SUBNET_RULES) {
-                // The elements are gone; chains that a busy moment leaves behind are no reason to fail.
-                let _ = settle("", |_| self.remove_unused(netfilter));
-                break;
+                return tidy(|| self.remove_unused(netfilter));
             }
         }
         Ok(())
@@ -338,7 +335,7 @@ impl Pods {
         }
         transaction.commit(netfilter)?;
         if left.is_empty() {
-            remove_empty_table(netfilter);
+            remove_empty_table(netfilter)?;
         }
         Ok(())
     }

@@ -23,6 +23,14 @@ pub fn settle<T>(mut attempt: impl FnMut(u32) -> Result<T, NlError>) -> Result<T
     }
 }
 
+/// [`settle`] for tidying up behind a change: what somebody keeps winning the race for is his to tidy, no error.
+pub fn tidy(mut attempt: impl FnMut() -> Result<(), NlError>) -> Result<(), NlError> {
+    match settle(|_| attempt()) {
+        Err(error) if lost_a_race(&error) => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// Did somebody else's change come between looking and writing? ENOENT and EEXIST: what was seen (not) to be there is
 /// gone (made) meanwhile; EBUSY: it found a user; ERESTART: the generation moved on; EAGAIN: so did a dump's.
 pub(crate) fn lost_a_race(error: &NlError) -> bool {
