@@ -29,17 +29,18 @@ impl Ipam {
     /// Looks the executable up in `CNI_PATH`.
     ///
     /// # Errors
-    /// See [`delegate::find`].
+    /// See [`delegate::find`] and [`suite::is_own`].
     pub fn find(call: &Call, name: &str) -> Result<Self, CniError> {
         let file = delegate::find(name, &call.env.path)?;
-        Ok(if name == OWN && suite::is_own(&file, OWN) {
+        Ok(if name == OWN && suite::is_own(&file, OWN)? {
             Self::InProcess
         } else {
             Self::Executable(file)
         })
     }
 
-    /// As [`Ipam::find`], but `host-local`'s reservations can be released even where its executable is gone.
+    /// As [`Ipam::find`], but `host-local`'s reservations can be released even where its executable is gone or cannot
+    /// be read.
     ///
     /// # Errors
     /// See [`delegate::find`].

@@ -5,8 +5,10 @@
 //! for that. The linker puts notes right behind the program headers, so one read of the first page tells.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, ErrorKind, Read};
 use std::path::Path;
+
+use crate::spec::error::{CniError, Code};
 
 /// The ELF note: header, owner, and `<plugin>/<version>` padded with NUL.
 #[repr(C, align(4))]
@@ -59,21 +61,34 @@ const fn text(name: &str) -> [u8; TEXT_SIZE] {
 }
 
 /// Whether `file` is this suite's executable of that name and of this version.
-#[must_use]
-pub fn is_own(file: &Path, name: &str) -> bool {
-    has_note(file, &text(name))
+///
+/// # Errors
+/// It cannot be read: code 5. Taken for a foreign one, it would not free what only ours knows of.
+pub fn is_own(file: &Path, name: &str) -> Result<bool, CniError> {
+    has_note(file, &text(name)).map_err(|e| {
+        CniError::new(Code::Io, format!("failed to read {}: {e}", file.display()))
+            .with_details("the disk may be failing (see the kernel's log); or install it again")
+    })
 }
 
 /// Whether `file` is an executable of this suite, whichever and of whatever version.
 #[must_use]
 pub fn is_of_suite(file: &Path) -> bool {
-    has_note(file, &[])
+    has_note(file, &[]).unwrap_or_default()
 }
 
-fn has_note(file: &Path, text: &[u8]) -> bool {
+fn has_note(file: &Path, text: &[u8]) -> io::Result<bool> {
+    let mut file = match File::open(file) {
+        // Who may run it may still not read it.
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => return Ok(false),
+        opened => opened?,
+    };
     let mut page = [0; SEARCHED_BYTES];
-    let Ok(len) = File::open(file).and_then(|mut f| f.read(&mut page)) else {
-        return false;
+    let len = loop {
+        match file.read(&mut page) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            read => break read?,
+        }
     };
     let page = page.get(..len).unwrap_or_default();
     let begins = |at: &[u8]| {
@@ -82,10 +97,8 @@ fn has_note(file: &Path, text: &[u8]) -> bool {
             .is_some_and(|rest| rest.starts_with(text))
     };
     // Notes are aligned to four bytes.
-    page.starts_with(b"\x7fELF")
-        && (0..page.len())
-            .step_by(4)
-            .any(|at| page.get(at..).is_some_and(begins))
+    let mut places = (0..page.len()).step_by(4);
+    Ok(page.starts_with(b"\x7fELF") && places.any(|at| page.get(at..).is_some_and(begins)))
 }
 
 /// What makes a plugin an executable of this suite: the note, and the C entry point. In its `main.rs`:

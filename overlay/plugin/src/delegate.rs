@@ -1,6 +1,6 @@
 //! The plugin that does the work: this suite's `bridge` in this process, any other by running it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bridge::Bridge;
 use libcni::plugin::{Call, delegate, suite};
@@ -32,11 +32,11 @@ impl Delegate {
     /// Looks it up in `CNI_PATH`, by the `type` of its configuration.
     ///
     /// # Errors
-    /// It is not there: code 7.
+    /// It is not there: code 7. It cannot be read: code 5.
     pub fn new(call: &Call, conf: Vec<u8>) -> Result<Self, CniError> {
         let kind = kind(&conf)?;
         let file = delegate::find(&kind, &call.env.path)?;
-        let how = if kind == OWN && suite::is_own(&file, OWN) {
+        let how = if kind == OWN && suite::is_own(&file, OWN)? {
             How::InProcess
         } else {
             How::Executable(file)
@@ -100,13 +100,16 @@ impl Delegate {
     }
 
     /// Whether its GC does something: the reference's succeeds and frees nothing.
-    pub fn frees(&self) -> bool {
+    ///
+    /// # Errors
+    /// Its executable cannot be read: code 5.
+    pub fn frees(&self) -> Result<bool, CniError> {
         match &self.how {
-            How::InProcess => true,
-            How::Executable(file) => {
-                let name = file.file_name().and_then(|name| name.to_str());
-                name.is_some_and(|name| suite::is_own(Path::new(file), name))
-            }
+            How::InProcess => Ok(true),
+            How::Executable(file) => match file.file_name().and_then(|name| name.to_str()) {
+                Some(name) => suite::is_own(file, name),
+                None => Ok(false),
+            },
         }
     }
 }

@@ -93,7 +93,7 @@ pub fn gc(call: &Call, valid: &[Attachment]) -> Result<(), CniError> {
     let conf = without_scratch(call, &places)?;
     let delegate = Delegate::for_release(call, with_keys_of(call, &conf, &GC_KEYS)?)?;
     delegate.run(call, Verb::Gc)?;
-    if !delegate.frees() {
+    if !delegate.frees()? {
         return Ok(());
     }
     let (ours, flannels) = scratch::all(&places.data_dir, call.network())?;
