@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -61,13 +61,11 @@ fn plant(ours: &Path, dir: &Path, broken: &Broken) {
     }
     let real = ours.join(broken.plugin);
     let script = format!(
-        "#!/bin/sh\nreal() {{ {}; }}\n{COMMON}{}\n",
+        "real() {{ {}; }}\n{COMMON}{}",
         real.display(),
         broken.script
     );
-    let path = dir.join(broken.plugin);
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    testkit::script(&dir.join(broken.plugin), &script);
 }
 
 /// Why it was not caught, if it was not.

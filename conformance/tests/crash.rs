@@ -2,8 +2,6 @@
 // Clippy exempts `#[test]` functions only, not what they share.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -129,11 +127,10 @@ fn script(body: &str) -> TempDir {
     let versions = r#"{"cniVersion":"1.0.0","supportedVersions":["0.4.0","1.0.0"]}"#;
     let result = r#"{"cniVersion":"1.0.0","interfaces":[],"ips":[]}"#;
     let whole = format!(
-        "#!/bin/sh\nconf=$(cat)\ncase $CNI_COMMAND in\nVERSION) echo '{versions}';;\n{}\nesac\n",
+        "conf=$(cat)\ncase $CNI_COMMAND in\nVERSION) echo '{versions}';;\n{}\nesac",
         body.replace("RESULT", result)
     );
-    fs::write(&path, whole).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    testkit::script(&path, &whole);
     dir
 }
 

@@ -1,21 +1,21 @@
 //! `conformance diff`: from anywhere, with the cases it was built with, and with a directory of one's own.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+#[path = "bed/harness.rs"]
+mod harness;
+
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use harness::told;
 
 /// Prints the version it was told.
 const ECHO: &str = r#"read -r config; echo "{\"cniVersion\": \"1.0.0\"}""#;
 
 fn plugin(dir: &Path, script: &str) {
     fs::create_dir_all(dir).unwrap();
-    let file = dir.join("loopback");
-    fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+    testkit::script(&dir.join("loopback"), script);
 }
 
 /// Of two scripts under the name `loopback`.
@@ -47,12 +47,6 @@ fn diff(against: &str, judged: &str, more: &[&str]) -> Output {
         .args(more)
         .output()
         .unwrap()
-}
-
-fn told(output: &Output) -> Value {
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}{stderr}"))
 }
 
 #[test]

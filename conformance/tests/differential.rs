@@ -1,8 +1,8 @@
 //! Ours against Debian's reference plugins, in every spec version both know.
 
 use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use conformance::differential::{Cases, Report, Sides, VERSIONS, Wrong, compare};
@@ -141,14 +141,12 @@ fn a_planted_difference_is_seen() {
         for (planted, want) in PLANTED {
             let dir = tempfile::tempdir().unwrap();
             let script = format!(
-                "#!/bin/sh\nout=$({REFERENCE}/bridge) || exit\nprintf %s \"$out\"\n\
+                "out=$({REFERENCE}/bridge) || exit\nprintf %s \"$out\"\n\
                  in_pod() {{ nsenter --net=$CNI_NETNS \"$@\"; }}\n\
                  veth=$(ls /proc/sys/net/ipv4/conf | grep ^veth)\n\
-                 case $CNI_COMMAND in {planted};; esac\n"
+                 case $CNI_COMMAND in {planted};; esac"
             );
-            let bridge = dir.path().join("bridge");
-            fs::write(&bridge, script).unwrap();
-            fs::set_permissions(&bridge, Permissions::from_mode(0o755)).unwrap();
+            testkit::script(&dir.path().join("bridge"), &script);
             let host_local = Path::new(REFERENCE).join("host-local");
             symlink(host_local, dir.path().join("host-local")).unwrap();
             let cases = cases().only(case, &["1.0.0"]).without_differences();

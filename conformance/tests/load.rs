@@ -1,10 +1,13 @@
 //! `conformance load`: what a plugin does wrong only now and then, or only a little of, is found and told.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+#[path = "bed/harness.rs"]
+mod harness;
+
+use std::fs;
 use std::process::{Command, Output};
 
+use harness::told;
 use serde_json::Value;
 
 /// Gives each pod an address of its own, and forgets nothing.
@@ -15,9 +18,7 @@ esac"#;
 
 fn load(script: &str, more: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
-    let plugin = dir.path().join("odd");
-    fs::write(&plugin, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&plugin, Permissions::from_mode(0o755)).unwrap();
+    testkit::script(&dir.path().join("odd"), script);
     let config = dir.path().join("net.json");
     fs::write(&config, r#"{"type": "odd"}"#).unwrap();
     Command::new(env!("CARGO_BIN_EXE_conformance"))
@@ -30,12 +31,6 @@ fn load(script: &str, more: &[&str]) -> Output {
         .args(more)
         .output()
         .unwrap()
-}
-
-fn told(output: &Output) -> Value {
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout}{stderr}"))
 }
 
 fn count(list: &Value) -> usize {
@@ -106,13 +101,8 @@ fn an_address_given_twice_and_what_is_left_over_are_found() {
 #[test]
 fn a_second_directory_is_laid_beside_it() {
     let slow = tempfile::tempdir().unwrap();
-    let plugin = slow.path().join("odd");
-    fs::write(
-        &plugin,
-        format!("#!/bin/sh\nsleep 0.05{WELL}\ntouch /run/left"),
-    )
-    .unwrap();
-    fs::set_permissions(&plugin, Permissions::from_mode(0o755)).unwrap();
+    let script = format!("sleep 0.05{WELL}\ntouch /run/left");
+    testkit::script(&slow.path().join("odd"), &script);
     let output = load(WELL, &["--against", slow.path().to_str().unwrap()]);
     let told = told(&output);
     assert_eq!(output.status.code(), Some(0), "{told:#}");

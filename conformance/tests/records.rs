@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -382,9 +381,8 @@ fn the_span_tree_is_complete() {
 fn with_foreign_ipam() -> PathBuf {
     let (ours, dir) = (testkit::bin_dir(), PathBuf::from("/run/plugins"));
     fs::create_dir(&dir).unwrap();
-    let script = format!("#!/bin/sh\nexec {}/host-local\n", ours.display());
-    fs::write(dir.join("host-local"), script).unwrap();
-    fs::set_permissions(dir.join("host-local"), fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!("exec {}/host-local", ours.display());
+    testkit::script(&dir.join("host-local"), &script);
     dir
 }
 

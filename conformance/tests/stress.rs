@@ -6,9 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -44,8 +43,7 @@ fn networks(node: &Node) -> Vec<Network> {
     let script = node.dir.join("foreign/host-local");
     fs::create_dir(script.parent().unwrap()).unwrap();
     let real = bin_dir().join("host-local");
-    fs::write(&script, format!("#!/bin/sh\nexec {}\n", real.display())).unwrap();
-    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    testkit::script(&script, &format!("exec {}", real.display()));
     let keys = [
         json!({"ipMasq": false, "macspoofchk": false}),
         json!({"ipMasq": true, "macspoofchk": true}),

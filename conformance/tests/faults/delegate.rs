@@ -17,12 +17,8 @@ fn odd(ground: &Ground, script: &str) -> (Value, PathBuf) {
     let log = dir.join("log");
     fs::write(&log, "").unwrap();
     let file = dir.join("odd");
-    let text = format!(
-        "#!/bin/sh\necho $CNI_COMMAND >>{}\n{script}\n",
-        log.display()
-    );
-    fs::write(&file, text).unwrap();
-    fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+    let text = format!("echo $CNI_COMMAND >>{}\n{script}", log.display());
+    testkit::script(&file, &text);
     (ground.node.conf(json!({"ipam": {"type": "odd"}})), dir)
 }
 

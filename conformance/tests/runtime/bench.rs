@@ -1,7 +1,7 @@
 //! A node's network with a gate before each plugin of its chain.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use libcni::runtime::{Attach, NetworkList, Runtime};
@@ -28,8 +28,8 @@ impl Bench {
         for name in ["real", "faults", "marks"] {
             fs::create_dir(at(name)).unwrap();
         }
-        executable(&at("gate"), include_str!("gate.sh"));
-        executable(&at("mark"), include_str!("mark.sh"));
+        testkit::script(&at("gate"), include_str!("gate.sh"));
+        testkit::script(&at("mark"), include_str!("mark.sh"));
         for plugin in CHAIN {
             symlink(at("gate"), at(plugin)).unwrap();
         }
@@ -127,9 +127,4 @@ fn names(dir: &Path) -> Vec<String> {
     entries
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .collect()
-}
-
-pub fn executable(path: &Path, script: &str) {
-    fs::write(path, script).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -1,4 +1,3 @@
-#!/bin/sh
 # Stands before a plugin, found first in CNI_PATH under its name: notes the call and lets it go wrong, once, as the
 # files in `faults` say. `VERB-refuse-TYPE`: an error, and nothing is done. `VERB-killed-TYPE`: all is done, but nobody
 # learns of it.

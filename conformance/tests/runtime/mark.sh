@@ -1,4 +1,3 @@
-#!/bin/sh
 # A plugin that leaves one file per attachment, and passes the result on.
 dir=${0%/*}/.. type=${0##*/}
 mark=$dir/marks/$type-$CNI_CONTAINERID-$CNI_IFNAME

@@ -1,7 +1,6 @@
 //! Records and logs of plugins that are not this suite's, as `cnitool` leaves and shows them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -49,9 +48,8 @@ impl Node {
     fn script(&self, script: &str) {
         let file = self.at("bin/scripted");
         let answer = r#"sed 's/.*"prevResult":\({.*}\),"type".*/\1/'"#;
-        let text = format!("#!/bin/sh\n{script}\n[ $CNI_COMMAND != ADD ] || {answer}\n");
-        fs::write(&file, text).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        let text = format!("{script}\n[ $CNI_COMMAND != ADD ] || {answer}");
+        testkit::script(&file, &text);
     }
 
     /// `more` goes into the configuration of the script.

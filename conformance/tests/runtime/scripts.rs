@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use libcni::runtime::{NetworkList, Runtime};
 
-use crate::bench::executable;
-
 /// A plugin path of scripts.
 pub struct Scripts {
     dir: tempfile::TempDir,
@@ -20,9 +18,9 @@ impl Scripts {
         let this = Self { dir };
         for (name, body) in scripts {
             let script = format!(
-                "#!/bin/sh\ndir=${{0%/*}} type=${{0##*/}}\nread -r conf\necho \"$CNI_COMMAND $type\" >>\"$dir/calls\"\n{body}\n"
+                "dir=${{0%/*}} type=${{0##*/}}\nread -r conf\necho \"$CNI_COMMAND $type\" >>\"$dir/calls\"\n{body}"
             );
-            executable(&this.path(name), &script);
+            testkit::script(&this.path(name), &script);
         }
         this
     }

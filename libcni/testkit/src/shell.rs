@@ -1,6 +1,8 @@
 //! The usual tools as oracles, and waiting.
 
 use std::fs;
+use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +17,23 @@ pub fn sh(script: &str) -> String {
     let mut command = Command::new("sh");
     command.args(["-euc", script]);
     stdout_of(&mut command, script)
+}
+
+/// Makes or replaces an executable shell script. By another process: a child that a thread of this one is just starting
+/// would hold the file open for writing, and nobody could run it then (ETXTBSY).
+#[track_caller]
+pub fn script(file: &Path, text: &str) {
+    let mut install = Command::new("install")
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(file)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = install.stdin.take().unwrap();
+    write!(stdin, "#!/bin/sh\n{text}\n").unwrap();
+    drop(stdin);
+    let status = install.wait().unwrap();
+    assert!(status.success(), "install {}: {status}", file.display());
 }
 
 /// `ip -j ARGS` read as JSON; nothing printed is an empty list.

@@ -24,12 +24,7 @@ fn not_executable(node: &Node) {
 fn executed(node: &Node) {
     let file = node.at("bin/bridge");
     fs::remove_file(&file).unwrap();
-    fs::write(
-        &file,
-        format!("#!/bin/sh\nexec {}/bridge\n", bin_dir().display()),
-    )
-    .unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    testkit::script(&file, &format!("exec {}/bridge", bin_dir().display()));
 }
 
 /// Every verb once, and what each answered; MACs are the kernel's choice.

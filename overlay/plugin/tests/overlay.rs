@@ -16,15 +16,8 @@ use node::{ENV, Node};
 fn spy(node: &Node) -> PathBuf {
     let (file, seen) = (node.at("bin/bridge"), node.at("seen"));
     fs::remove_file(&file).unwrap();
-    fs::write(
-        &file,
-        format!(
-            "#!/bin/sh\ncat > {}\necho '{{\"cniVersion\":\"1.1.0\"}}'\n",
-            seen.display()
-        ),
-    )
-    .unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    let answer = r#"echo '{"cniVersion":"1.1.0"}'"#;
+    testkit::script(&file, &format!("cat > {}\n{answer}", seen.display()));
     seen
 }
 
@@ -191,8 +184,7 @@ fn a_failed_del_is_tried_again_with_what_add_was_given() {
         let script = |text: &str| {
             let file = node.at("bin/bridge");
             fs::remove_file(&file).unwrap();
-            fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+            testkit::script(&file, text);
         };
         script("exit 1");
         node.call("DEL", "c1", pod.netns()).err();

@@ -12,9 +12,7 @@ const BEGUN: Duration = Duration::from_secs(2);
 fn sh(script: &str, stdin: &[u8], time: Duration, grace: Duration) -> Result<Output, ExecError> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("plugin");
-    std::fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&file, mode).unwrap();
+    testkit::script(&file, script);
     run(&Job {
         file: &file,
         env: &[("CNI_COMMAND", "ADD")],
