@@ -1,5 +1,6 @@
 //! One side: a node and its pods, in network namespaces of their own.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -112,6 +113,33 @@ impl Node {
         );
         Ok(())
     }
+}
+
+/// What a plugin is told by environment about an interface of a pod's (`""` is no pod), and the `PATH` of its tools;
+/// `more` goes over it, and without a value takes away.
+pub fn environment(
+    verb: &str,
+    (container, pod, ifname): (&str, &str, &str),
+    more: &BTreeMap<String, Option<String>>,
+) -> Vec<(String, String)> {
+    let netns = match pod {
+        "" => String::new(),
+        pod => format!("/run/netns/{pod}"),
+    };
+    let usual = [
+        ("CNI_COMMAND", verb),
+        ("CNI_CONTAINERID", container),
+        ("CNI_NETNS", &netns),
+        ("CNI_IFNAME", ifname),
+        ("CNI_PATH", PLUGINS),
+        ("PATH", TOOLS),
+    ];
+    let mut env =
+        BTreeMap::from(usual.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))));
+    env.extend(more.clone());
+    env.into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect()
 }
 
 /// Runs a program with this environment (besides `PATH`) and this stdin.

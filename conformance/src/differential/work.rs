@@ -199,7 +199,9 @@ impl Side<'_> {
         };
         let stdin = self.case.stdin(call, self.version, prev);
         let mut command = Command::new(node::plugin(&self.case.plugin));
-        let output = exec::run(&mut command, &environment(call), stdin.as_bytes(), LIMIT)?;
+        let at = (&*call.container, &*call.pod, &*call.ifname);
+        let env = node::environment(&call.verb, at, &call.env);
+        let output = exec::run(&mut command, &env, stdin.as_bytes(), LIMIT)?;
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
         // A snapshot of the kernel is dearer than the call, so not each call has one: whether those that have no business
         // with the kernel (CHECK, VERSION, an IPAM) kept to that is seen after the last.
@@ -265,26 +267,4 @@ impl Side<'_> {
             );
         }
     }
-}
-
-fn environment(call: &Call) -> Vec<(String, String)> {
-    let netns = match call.pod.as_str() {
-        "" => String::new(),
-        pod => format!("/run/netns/{pod}"),
-    };
-    let mut env: BTreeMap<String, Option<String>> = BTreeMap::new();
-    for (key, value) in [
-        ("CNI_COMMAND", call.verb.as_str()),
-        ("CNI_CONTAINERID", &call.container),
-        ("CNI_NETNS", &netns),
-        ("CNI_IFNAME", &call.ifname),
-        ("CNI_PATH", node::PLUGINS),
-        ("PATH", node::TOOLS),
-    ] {
-        env.insert(key.to_owned(), Some(value.to_owned()));
-    }
-    env.extend(call.env.clone());
-    env.into_iter()
-        .filter_map(|(key, value)| Some((key, value?)))
-        .collect()
 }

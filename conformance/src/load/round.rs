@@ -108,15 +108,9 @@ impl Job<'_> {
         pod: &str,
         prev: Option<&Value>,
     ) -> Result<(Duration, Vec<u8>), String> {
-        let env = [
-            ("CNI_COMMAND", verb.to_owned()),
-            ("CNI_CONTAINERID", format!("load-{pod}")),
-            ("CNI_NETNS", format!("/run/netns/{pod}")),
-            ("CNI_IFNAME", self.network.ifname.clone()),
-            ("CNI_PATH", node::PLUGINS.to_owned()),
-            ("PATH", node::TOOLS.to_owned()),
-        ]
-        .map(|(key, value)| (key.to_owned(), value));
+        let container = format!("load-{pod}");
+        let at = (&*container, pod, &*self.network.ifname);
+        let env = node::environment(verb, at, &BTreeMap::new());
         let mut command = Command::new(node::plugin(&self.network.plugin));
         let output = exec::run(&mut command, &env, &self.network.stdin(prev), LIMIT);
         let output = output.map_err(|e| format!("{verb} of {pod}: {e:#}"))?;

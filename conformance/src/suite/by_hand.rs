@@ -157,11 +157,7 @@ impl Writer<'_> {
             .collect();
         let file = format!("{RESULTS}/{safe}");
         let mut line = format!("{{ {} | timeout -s KILL 20 env -i", self.input(call, &file));
-        let mut env = call.environment();
-        if !env.iter().any(|(key, _)| key == "PATH") {
-            env.push(("PATH".to_owned(), node::TOOLS.to_owned()));
-        }
-        for (key, value) in env {
+        for (key, value) in call.environment() {
             line += &format!(" {}", quoted(&format!("{key}={value}")));
         }
         let plugin = quoted(&node::plugin(&call.plugin).display().to_string());

@@ -359,10 +359,6 @@ fn of_all(call: &Call, outputs: &[&Output]) -> Vec<String> {
 
 /// Calls the plugin.
 fn make(call: &Call, input: &str, (version, limit): (&str, Duration)) -> Result<Output> {
-    let mut env = call.environment();
-    if !env.iter().any(|(key, _)| key == "PATH") {
-        env.push(("PATH".to_owned(), node::TOOLS.to_owned()));
-    }
     let made = match &call.stdin {
         Stdin::Script(_, script) => {
             let output = exec::sh(script, &[("CONFIG", input), ("VERSION", version)])?;
@@ -374,7 +370,7 @@ fn make(call: &Call, input: &str, (version, limit): (&str, Duration)) -> Result<
     let stdin = made.as_deref().unwrap_or(input.as_bytes());
     exec::run(
         &mut Command::new(node::plugin(&call.plugin)),
-        &env,
+        &call.environment(),
         stdin,
         limit,
     )

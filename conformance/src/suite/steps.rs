@@ -10,6 +10,7 @@ use super::input::{Stdin, as_of, lay_over};
 use super::profile::{Kind, Profile};
 use super::versions::{self, VERSIONS};
 use crate::keys::Keys;
+use crate::node;
 
 /// How often a call may be made.
 const MOST_TIMES: u64 = 256;
@@ -342,24 +343,8 @@ impl Call {
     /// Its environment.
     #[must_use]
     pub fn environment(&self) -> Vec<(String, String)> {
-        let netns = match self.pod.as_str() {
-            "" => String::new(),
-            pod => format!("/run/netns/{pod}"),
-        };
-        let mut env: BTreeMap<String, Option<String>> = BTreeMap::new();
-        for (key, value) in [
-            ("CNI_COMMAND", self.verb.as_str()),
-            ("CNI_CONTAINERID", &self.container),
-            ("CNI_NETNS", &netns),
-            ("CNI_IFNAME", &self.ifname),
-            ("CNI_PATH", crate::node::PLUGINS),
-        ] {
-            env.insert(key.to_owned(), Some(value.to_owned()));
-        }
-        env.extend(self.env.clone());
-        env.into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-            .collect()
+        let at = (&*self.container, &*self.pod, &*self.ifname);
+        node::environment(&self.verb, at, &self.env)
     }
 
     /// As people speak of it.
