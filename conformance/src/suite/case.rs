@@ -307,6 +307,23 @@ impl Case {
         self.steps.get("undone") == Some(&Value::Bool(true))
     }
 
+    /// The weight of something left in the end. What a successful ADD made has to go; of a failed one's DEL, which may find
+    /// the same fault, the specification says "should".
+    pub fn residue_level(&self) -> Level {
+        let says = |call: &Value, key: &str, is: bool| call.pointer(key) == Some(&is.into());
+        let attaches = |call: &Value| {
+            let verb = call.get("verb").and_then(Value::as_str);
+            verb == Some("ADD")
+                && !says(call, "/expect/ok", false)
+                && !says(call, "/expect/any", true)
+        };
+        match self.steps.get("calls") {
+            _ if self.undone() => self.level,
+            Some(Value::Array(calls)) if !calls.iter().any(attaches) => Level::Should,
+            _ => Level::Must,
+        }
+    }
+
     /// What there is to do for a plugin in a version.
     pub fn steps(&self, plugin: &str, profiles: &Profiles, version: &str) -> Result<Steps> {
         let nobody = Profile::default();

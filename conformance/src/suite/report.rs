@@ -173,10 +173,7 @@ impl Collected {
             Part::Residue => (
                 format!("{}.residue", case.id),
                 "residue",
-                match case.undone() {
-                    true => case.level,
-                    false => Level::Must,
-                },
+                case.residue_level(),
                 "DEL",
                 "after the last DEL everything is as it was".to_owned(),
             ),
