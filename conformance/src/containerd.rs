@@ -28,7 +28,7 @@ pub const IMAGE: &str = "localhost/busybox:local";
 /// containerd's namespace, which go-cni puts before the container's name: `web` is `k8s.io-web` to the plugins.
 pub const NAMESPACE: &str = "k8s.io";
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const NODE_SH: &str = include_str!("containerd/node.sh");
 const CTR_TOML: &str = include_str!("containerd/ctr.toml");

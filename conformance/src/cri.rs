@@ -83,7 +83,7 @@ impl CriNode {
     }
 
     fn ready(&self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let conditions = self.client().and_then(|client| Ok(client.status()?));
             if conditions

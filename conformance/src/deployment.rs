@@ -14,7 +14,7 @@ use crate::fleet::{Fleet, NETWORK, Node, Space};
 const AGENT: &str = "overlayd";
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long agents may take to find each other.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How it is set up.
 #[derive(Debug, Clone)]

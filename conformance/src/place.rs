@@ -297,9 +297,9 @@ impl Call {
     }
 }
 
-/// What is left over, once nothing is, or after five seconds.
+/// What is left over, once nothing is, or after fifteen seconds.
 pub(crate) fn left_over_at_last(left_over: impl Fn() -> Result<Still>) -> Result<Still> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(15);
     loop {
         let left = left_over()?;
         if left.is_empty() || Instant::now() > deadline {

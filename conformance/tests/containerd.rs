@@ -68,7 +68,7 @@ fn calls<'a>(node: &Node, pod: &str, verb: &'a str) -> Vec<(String, &'a str, i32
 }
 
 fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         match attempt() {
             Ok(value) => return value,
@@ -233,7 +233,7 @@ fn a_pod_is_one_shared_network_stack() {
 
     // One port, one owner: within the pod, not across pods.
     // The pause gives ctr the time to read what was said.
-    let bind = "httpd -f -p 8001; status=$?; sleep 0.2; exit $status";
+    let bind = "httpd -f -p 8001; status=$?; sleep 2; exit $status";
     let third = node
         .join_once(&pause, "third", &["sh", "-c", bind])
         .unwrap();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use testkit::{Call, Output, Pod, eventually, in_netns, sh};
+use testkit::{Call, Output, Pod, eventually, in_netns, sh, waits_for_a_lock};
 
 #[path = "bed/network.rs"]
 mod network;
@@ -353,12 +353,7 @@ fn every_error_code_of_bridge_occurs() {
             .write_all(conf.to_string().as_bytes())
             .unwrap();
         let pid = child.id();
-        eventually(Duration::from_secs(10), || {
-            let holders = fs::read_to_string("/proc/locks").unwrap();
-            holders
-                .lines()
-                .any(|line| line.contains("-> FLOCK") && line.contains(&format!(" {pid} ")))
-        });
+        eventually(Duration::from_secs(60), || waits_for_a_lock(pid));
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGTERM).unwrap();
         let output = child.wait_with_output().unwrap();
         let error: Value = serde_json::from_slice(&output.stdout).unwrap();

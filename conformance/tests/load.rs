@@ -101,7 +101,7 @@ fn an_address_given_twice_and_what_is_left_over_are_found() {
 #[test]
 fn a_second_directory_is_laid_beside_it() {
     let slow = tempfile::tempdir().unwrap();
-    let script = format!("sleep 0.05{WELL}\ntouch /run/left");
+    let script = format!("sleep 0.3{WELL}\ntouch /run/left");
     testkit::script(&slow.path().join("odd"), &script);
     let output = load(WELL, &["--against", slow.path().to_str().unwrap()]);
     let told = told(&output);

@@ -15,6 +15,8 @@ mod host_gw;
 mod hostile;
 #[path = "overlay/kubernetes.rs"]
 mod kubernetes;
+#[path = "overlay/pace.rs"]
+mod pace;
 #[path = "overlay/parent.rs"]
 mod parent;
 #[path = "overlay/probe.rs"]
@@ -188,7 +190,7 @@ fn path_names_the_first_step_that_is_wrong() {
         let healed =
             |node: &conformance::deployment::Agent| node.ready() && node.shown_ok() == Some(2);
         all.nodes[0]
-            .wait(Duration::from_secs(5), "healed", healed)
+            .wait(Duration::from_secs(60), "healed", healed)
             .unwrap();
         assert!(from.pings(&to.ip, 3), "{}", all.nodes[0].log());
     });

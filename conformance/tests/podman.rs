@@ -48,13 +48,13 @@ fn talk(host: &Host) {
         ("client", "http://10.41.0.2/"),
         ("client", "http://10.41.0.1:8080/"),
     ] {
-        let get = ["exec", from, "timeout", "2", "wget", "-q", "-O", "-", url];
+        let get = ["exec", from, "timeout", "20", "wget", "-q", "-O", "-", url];
         assert_eq!(host.podman(&get).unwrap(), "hello\n", "{from} {url}");
     }
     // Not busybox's timeout: it leaves a process that waits for the time to pass.
     let get = [
         "timeout",
-        "2",
+        "20",
         "busybox",
         "wget",
         "-q",

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use libcni::record::{self, Record};
 use libcni::runtime::{Attach, NetworkList, Runtime};
 use serde_json::{Value, json};
-use testkit::{Call, Pod, eventually, in_netns, sh};
+use testkit::{Call, Pod, eventually, in_netns, sh, waits_for_a_lock};
 
 const FILE: &str = "/run/operations";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -166,13 +166,7 @@ fn waits_for_the_lock(call: &Call, conf: &Value) {
         .stdin(File::open("/run/conf").unwrap())
         .spawn()
         .unwrap();
-    eventually(Duration::from_secs(10), || {
-        let holders = fs::read_to_string("/proc/locks").unwrap();
-        let waiter = format!(" {} ", child.id());
-        holders
-            .lines()
-            .any(|line| line.contains("-> FLOCK") && line.contains(&waiter))
-    });
+    eventually(Duration::from_secs(60), || waits_for_a_lock(child.id()));
     let seen = Instant::now();
     eventually(Duration::from_secs(10), || {
         seen.elapsed() > Duration::from_millis(1)

@@ -8,9 +8,10 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::{Pod, in_netns, ip_json, sh};
+use testkit::{Pod, eventually, in_netns, ip_json, sh};
 
 #[path = "scenes/multicast.rs"]
 mod multicast;
@@ -81,6 +82,10 @@ fn scene_1_the_pod_is_a_shared_network_stack() {
         assert_eq!(third.kind(), ErrorKind::AddrInUse);
         Server::start(&outside.pod, "elsewhere", 8001).unwrap();
 
+        eventually(Duration::from_secs(60), || {
+            stack(&pause).contains("local fe80:")
+                && pause.pod.sh("ip -6 -o addr show tentative").is_empty()
+        });
         let before = stack(&pause);
         drop(two);
         let two = Server::start(&pause.pod, "two again", 8002).unwrap();
@@ -93,7 +98,7 @@ fn scene_1_the_pod_is_a_shared_network_stack() {
     });
 }
 
-/// What a pod has, but for IPv6's own link-local addresses, which come in their own time.
+/// What a pod has, but for IPv6's own link-local addresses, which come in their own time, as do their routes.
 fn stack(pod: &Attached) -> String {
     pod.pod
         .sh("ip -o link; ip -4 -o addr; ip route show table all")
@@ -333,8 +338,8 @@ fn scene_6_to_multicast_the_source_is_unchanged() {
                 (web.ip(family).parse().unwrap(), group.parse().unwrap());
             let heard = world.netns.run(|| multicast::join(group, "eth0"));
             let _router = multicast::Router::start(own, group, "cbr0", "uplink");
-            web.pod.run(|| multicast::send(own, group));
-            assert_eq!(multicast::source(&heard), own);
+            let send = || web.pod.run(|| multicast::send(own, group));
+            assert_eq!(multicast::source(&heard, send), own);
         }
         web.detach();
     });

@@ -277,7 +277,7 @@ fn the_gateway_of_a_vlan_is_an_interface_of_its_own() {
         }
 
         sh("sysctl -qw net.ipv6.conf.all.forwarding=0");
-        eventually(Duration::from_secs(20), || {
+        eventually(Duration::from_secs(60), || {
             sh("ip -6 addr show tentative").is_empty()
                 && a.pod.sh("ip -6 addr show tentative").is_empty()
         });
@@ -286,7 +286,7 @@ fn the_gateway_of_a_vlan_is_an_interface_of_its_own() {
             a.pod.netns()
         ));
         a.pod.sh("ip link set eth1 up");
-        eventually(Duration::from_secs(20), || {
+        eventually(Duration::from_secs(60), || {
             sh("ip -6 addr show tentative").is_empty()
                 && a.pod.sh("ip -6 addr show tentative").is_empty()
         });

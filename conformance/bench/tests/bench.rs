@@ -46,7 +46,7 @@ fn the_floor_connects_a_pod() {
             pod.ip_json(&["route", "show", "default"])[0]["gateway"],
             "10.9.0.1"
         );
-        sh("ping -c 1 -W 1 10.9.0.2");
+        sh("ping -c 1 -W 5 10.9.0.2");
         assert!(
             !floor("ADD", &pod, index),
             "a second ADD must not pass for a fast one"
@@ -67,9 +67,7 @@ fn the_floor_connects_a_pod() {
 fn plugins(script: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["bridge", "host-local", "loopback"] {
-        let path = dir.path().join(name);
-        fs::write(&path, script).unwrap();
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        testkit::script(&dir.path().join(name), script);
     }
     dir
 }
@@ -88,7 +86,7 @@ fn bench(bin_dir: &Path, work_dir: &Path, more: &[&str]) -> std::process::Output
 #[test]
 fn a_failing_plugin_fails_the_run_and_leaves_nothing() {
     let work = tempfile::tempdir().unwrap();
-    let plugins = plugins("#!/bin/sh\necho no luck today\nexit 1\n");
+    let plugins = plugins("echo no luck today\nexit 1\n");
     let output = bench(plugins.path(), work.path(), &["--only", "sequential"]);
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);

@@ -17,7 +17,7 @@ use crate::node::{self, Node};
 
 const SYSCTL: &str = "/proc/sys/net";
 /// Duplicate address detection takes up to 2 s, where a case has it.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// While anybody holds the kernel's RTNL, reading these spins (`restart_syscall`). The first is among the link's
 /// attributes, the second cannot be read until somebody sets it.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testkit::{Call, bin_dir, eventually, in_netns, sh};
+use testkit::{Call, bin_dir, eventually, in_netns, sh, waits_for_a_lock};
 
 use crate::refusal::{Ground, Want, refusal, want};
 
@@ -189,10 +189,10 @@ fn stopped_while_waiting_for_the_store() {
         let mut holder = std::process::Command::new("flock")
             .arg("--no-fork")
             .arg(&lock)
-            .args(["sleep", "20"])
+            .args(["sleep", "200"])
             .spawn()
             .unwrap();
-        eventually(Duration::from_secs(5), || {
+        eventually(Duration::from_secs(60), || {
             !sh(&format!(
                 "flock -n {} true && echo free || echo held",
                 lock.display()
@@ -203,12 +203,7 @@ fn stopped_while_waiting_for_the_store() {
         let child = ground
             .node
             .spawn(ground.call("ADD", &conf).command(), &conf.to_string());
-        let stat = format!("/proc/{}/wchan", child.id());
-        eventually(Duration::from_secs(5), || {
-            let state = fs::read_to_string(&stat).unwrap_or_default();
-            state.contains("flock") || state.contains("lock") || state == "0"
-        });
-        std::thread::sleep(Duration::from_millis(50));
+        eventually(Duration::from_secs(60), || waits_for_a_lock(child.id()));
         sh(&format!("kill -TERM {}", child.id()));
         let out = child.wait_with_output().unwrap();
         let error: Value = serde_json::from_slice(&out.stdout).unwrap();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Attached;
 
 /// Long enough for a slow machine; on a working path an answer takes microseconds.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(900);
 /// Questions of even the shortest talk.
 const AT_LEAST: u32 = 10;
 /// A question asked so often in vain will not be answered.

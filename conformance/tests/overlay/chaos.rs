@@ -8,6 +8,7 @@ use conformance::fleet::Space;
 use testkit::in_netns;
 
 use crate::etcd::{self, Etcd};
+use crate::pace::stretched;
 use crate::witness::Echo;
 
 const MUTATIONS: usize = 200;
@@ -142,9 +143,11 @@ fn two_hundred_mutations() {
             log.push(mutate(&mut dice, &mut all.nodes, &mut etcd, &subnet));
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
-        let end = Instant::now() + HEALED_WITHIN;
+        let end = Instant::now();
         let mut state = mesh(&pods);
-        while state.is_err() && Instant::now() < end {
+        while state.is_err()
+            && (end.elapsed() < HEALED_WITHIN || end.elapsed() < stretched(HEALED_WITHIN))
+        {
             state = mesh(&pods);
         }
         let told = || {
@@ -166,17 +169,9 @@ fn two_hundred_mutations() {
         };
         assert_eq!(state, Ok(()), "{}", told());
 
-        let said = witness.ask();
-        assert!(
-            said.contains(" 0% packet loss"),
-            "the pair that was not concerned: {said}\n{}",
-            told()
-        );
-        println!(
-            "seed {seed}: {}",
-            said.lines()
-                .find(|line| line.contains("transmitted"))
-                .unwrap_or_default()
-        );
+        let answered = witness.answered().unwrap_or_else(|said| {
+            panic!("the pair that was not concerned: {said}\n{}", told());
+        });
+        println!("seed {seed}: {answered} echo requests of others were answered");
     });
 }

@@ -55,16 +55,19 @@ impl<'a> Etcd<'a> {
                 .spawn()
                 .unwrap(),
         );
-        testkit::eventually(Duration::from_secs(20), || {
+        testkit::eventually(Duration::from_secs(60), || {
             self.ctl(&["get", "config"]).is_some()
         });
     }
 
     pub fn ctl(&self, args: &[&str]) -> Option<String> {
         let mut command = self.space.command("etcdctl");
+        // A write has to come about; whoever reads asks again.
+        let seconds = if args[0] == "put" { 20 } else { 2 };
         command
             .env("ETCDCTL_API", "3")
-            .args([&format!("--endpoints={URL}"), "--command-timeout=2s"])
+            .arg(format!("--endpoints={URL}"))
+            .arg(format!("--command-timeout={seconds}s"))
             .args(args);
         let output = command.output().unwrap();
         output

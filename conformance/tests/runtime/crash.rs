@@ -14,7 +14,7 @@ use testkit::{Pod, eventually, in_netns};
 use crate::bench::Bench;
 use crate::scripts::Scripts;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// Makes this test binary a runtime that runs one ADD, and dies when the test says so.
 const ADDER: &str = "CRASH_ADDER";
 
@@ -37,7 +37,7 @@ fn slow_list(scripts: &Scripts) -> NetworkList {
     scripts.list("1.1.0", &["fast", "slow", "fast"], "")
 }
 
-/// Another process of this binary that adds `c1`.
+/// Another process of this binary that adds what [`is_adder`] says in this test.
 fn adder(scripts: &Scripts, test: &str) -> Child {
     let child = Command::new(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
@@ -50,8 +50,9 @@ fn adder(scripts: &Scripts, test: &str) -> Child {
     child
 }
 
-/// The other process' part.
-fn is_adder() -> bool {
+/// The other process' part. A container of the test's own: whose ADD is at work is seen in all of the machine, and other
+/// tests run theirs meanwhile.
+fn is_adder(id: &str) -> bool {
     let Some(dir) = env::var_os(ADDER).map(PathBuf::from) else {
         return false;
     };
@@ -59,14 +60,14 @@ fn is_adder() -> bool {
     let conf = br#"{"cniVersion":"1.1.0","name":"net","plugins":[{"type":"fast"},{"type":"slow"},{"type":"fast"}]}"#;
     let list = NetworkList::parse(conf, None).unwrap();
     runtime
-        .add(&list, &Attach::new("c1", "/run/netns/x", "eth0"))
+        .add(&list, &Attach::new(id, "/run/netns/x", "eth0"))
         .unwrap();
     true
 }
 
 #[test]
 fn a_runtime_killed_during_add() {
-    if is_adder() {
+    if is_adder("killed") {
         return;
     }
     let scripts = slow();
@@ -79,7 +80,7 @@ fn a_runtime_killed_during_add() {
     assert!(runtime.pending().unwrap().is_empty());
     runtime.gc(&list, &[]).unwrap();
     let again = runtime
-        .add(&list, &Attach::new("c1", "/run/netns/x", "eth0"))
+        .add(&list, &Attach::new("killed", "/run/netns/x", "eth0"))
         .unwrap_err();
     assert_eq!(again.code(), Some(Code::TryAgain), "{again}");
     assert_eq!(
@@ -88,14 +89,18 @@ fn a_runtime_killed_during_add() {
     );
 
     fs::write(scripts.path("go"), "").unwrap();
-    eventually(SOON, || !runtime.pending().unwrap().is_empty());
-    let pending = runtime.pending().unwrap().remove(0);
+    let mut pending = Vec::new();
+    eventually(SOON, || {
+        pending = runtime.pending().unwrap();
+        !pending.is_empty()
+    });
+    let pending = pending.remove(0);
     assert_eq!(
         (pending.verb, pending.left.as_slice()),
         (Verb::Add, &["fast", "slow", "fast"].map(String::from)[..])
     );
     assert!(scripts.path("made").exists());
-    runtime.gc(&list, &[attachment("c1")]).unwrap();
+    runtime.gc(&list, &[attachment("killed")]).unwrap();
     assert!(scripts.path("made").exists(), "who is valid is left alone");
     scripts.calls();
     runtime.gc(&list, &[]).unwrap();
@@ -107,7 +112,7 @@ fn a_runtime_killed_during_add() {
 /// GC while another process adds: the attachment is in no list of anybody's yet.
 #[test]
 fn an_add_at_work_is_valid() {
-    if is_adder() {
+    if is_adder("valid") {
         return;
     }
     let scripts = Scripts::new(&[
@@ -122,26 +127,28 @@ fn an_add_at_work_is_valid() {
     runtime.gc(&list, &[]).unwrap();
     let gc = scripts.noted("gc");
     assert!(
-        gc.contains(r#""cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}]"#),
+        gc.contains(r#""cni.dev/valid-attachments":[{"containerID":"valid","ifname":"eth0"}]"#),
         "{gc}"
     );
     fs::write(scripts.path("go"), "").unwrap();
     assert!(adder.wait().unwrap().success());
     assert_eq!(runtime.attachments().unwrap().len(), 1);
     assert!(runtime.pending().unwrap().is_empty());
-    runtime.del(&list, &Attach::new("c1", "", "eth0")).unwrap();
+    runtime
+        .del(&list, &Attach::new("valid", "", "eth0"))
+        .unwrap();
     assert!(!scripts.path("made").exists());
 }
 
 /// A kubelet that has lost patience asks for DEL while ADD is still at work.
 #[test]
 fn del_waits_for_an_add_at_work() {
-    if is_adder() {
+    if is_adder("waited-for") {
         return;
     }
     let scripts = slow();
     let (runtime, list) = (scripts.runtime(), slow_list(&scripts));
-    let at = Attach::new("c1", "", "eth0");
+    let at = Attach::new("waited-for", "", "eth0");
     let mut adder = adder(&scripts, "crash::del_waits_for_an_add_at_work");
     let impatient = runtime.clone().timeout(Duration::from_millis(50));
     let error = impatient.del(&list, &at).unwrap_err();

@@ -143,7 +143,7 @@ impl Cell {
             left_over.is_empty()
         };
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            eventually(Duration::from_secs(5), clean);
+            eventually(Duration::from_secs(60), clean);
         }));
         assert!(outcome.is_ok(), "{self:?} left {left_over:#?}");
     }

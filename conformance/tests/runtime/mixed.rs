@@ -81,7 +81,7 @@ fn chain(ours: &'static [&'static str], theirs: &'static [&'static str]) {
         runtime.del(&list, &attach).unwrap();
         assert!(!rules().contains("8080"), "{}", rules());
         assert!(!rules().contains("10.9.0.2"), "{}", rules());
-        testkit::eventually(std::time::Duration::from_secs(5), || {
+        testkit::eventually(std::time::Duration::from_secs(60), || {
             ip_json(&["link", "show", "type", "veth"]) == Value::Array(Vec::new())
         });
         assert!(!at("store/net/10.9.0.2").exists());

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::libc;
 use nix::net::if_::if_nametoindex;
@@ -12,6 +13,8 @@ use super::network::PATIENCE;
 use super::raw;
 
 const PORT: u16 = 7001;
+const AGAIN: Duration = Duration::from_millis(200);
+const TRIES: usize = 50;
 /// linux/mroute.h and linux/mroute6.h: the numbers are the same.
 const MRT_INIT: i32 = 200;
 const MRT_ADD_VIF: i32 = 202;
@@ -34,7 +37,6 @@ pub fn join(group: IpAddr, on: &str) -> UdpSocket {
         }
         IpAddr::V6(group) => socket.join_multicast_v6(&group, index).unwrap(),
     }
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
@@ -53,10 +55,17 @@ pub fn send(from: IpAddr, group: IpAddr) {
     socket.send_to(b"x", (group, PORT)).unwrap();
 }
 
-/// Where the datagram that a listener got came from.
-pub fn source(heard: &UdpSocket) -> IpAddr {
-    let (_, from) = heard
-        .recv_from(&mut [0; 8])
+/// Where the datagram that a listener got came from; it is sent until one gets there.
+pub fn source(heard: &UdpSocket, send: impl Fn()) -> IpAddr {
+    heard.set_read_timeout(Some(AGAIN)).unwrap();
+    let mut tries = std::iter::repeat_with(|| {
+        send();
+        heard.recv_from(&mut [0; 8])
+    });
+    let (_, from) = tries
+        .by_ref()
+        .take(TRIES)
+        .find_map(Result::ok)
         .expect("a datagram to the group");
     from.ip()
 }

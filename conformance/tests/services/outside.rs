@@ -87,8 +87,8 @@ fn everything_passes(bed: &Bed, local: &PodOf, node: &Node) {
             .space
             .run(|| multicast::Router::start(own, group, "cni0", "eth0"))
             .unwrap();
-        local.space.run(|| multicast::send(own, group)).unwrap();
-        assert_eq!(multicast::source(&heard), own, "to a group");
+        let send = || local.space.run(|| multicast::send(own, group)).unwrap();
+        assert_eq!(multicast::source(&heard, send), own, "to a group");
     }
     let v6_of_another = bed.fleet.nodes[2].pods6(2).to_string();
     assert!(pings(&local.space, &v6_of_another, "2"));

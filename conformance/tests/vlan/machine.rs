@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 const PACKAGE: &str = "linux-image-cloud-amd64";
+const RETRIES: &str = "Acquire::Retries=3";
 /// In the order they need one another.
 const MODULES: [&str; 7] = ["llc", "stp", "garp", "mrp", "bridge", "8021q", "veth"];
 /// Likewise, for masquerading and the MAC filter.
@@ -179,7 +180,7 @@ impl Kernel {
         fs::create_dir(&unpacked)?;
         if self.download(&unpacked).is_err() {
             // The lists are old, or there are none.
-            run(Command::new("apt-get").args(["-qq", "update"]))?;
+            run(Command::new("apt-get").args(["-qq", "-o", RETRIES, "update"]))?;
             self.download(&unpacked)?;
         }
         run(Command::new("sh")
@@ -217,7 +218,15 @@ impl Kernel {
         );
         // Not as the user _apt, who may not write here.
         run(Command::new("apt-get")
-            .args(["-qq", "-o", "APT::Sandbox::User=root", "download", &package])
+            .args([
+                "-qq",
+                "-o",
+                "APT::Sandbox::User=root",
+                "-o",
+                RETRIES,
+                "download",
+                &package,
+            ])
             .current_dir(to))?;
         Ok(())
     }

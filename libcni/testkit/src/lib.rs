@@ -33,4 +33,4 @@ pub use bins::bin_dir;
 pub use call::{Call, Output};
 pub use netns::{in_netns, in_netns_as_root, skip};
 pub use pod::Pod;
-pub use shell::{eventually, ip_json, kernel, script, sh};
+pub use shell::{eventually, ip_json, kernel, script, sh, waits_for_a_lock};

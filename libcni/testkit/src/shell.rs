@@ -57,6 +57,15 @@ pub fn eventually(deadline: Duration, mut ready: impl FnMut() -> bool) {
     }
 }
 
+/// Whether a process waits for a lock of a file that another holds (`flock`).
+pub fn waits_for_a_lock(pid: u32) -> bool {
+    let (locks, pid) = (fs::read_to_string("/proc/locks").unwrap(), pid.to_string());
+    locks
+        .lines()
+        .filter(|line| line.contains("-> FLOCK"))
+        .any(|line| line.split(' ').any(|word| word == pid))
+}
+
 /// The running kernel's version, `(6, 18)`; for tests of what newer ones have.
 pub fn kernel() -> (u32, u32) {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
