@@ -1,7 +1,7 @@
 //! Bytes first, then the real kernel.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use netlink_sys::SocketAddr;
@@ -414,21 +414,18 @@ fn a_signal_ends_a_wait_only_when_asked_to_stop() {
     testkit::in_netns(|| {
         let mut sock = Socket::open(ROUTE).unwrap();
         sock.subscribe(1).unwrap();
-        interrupt_in(Duration::from_millis(30));
-        let event = sock.next_event(Instant::now() + Duration::from_millis(80), |_| {});
-        assert_eq!(event.unwrap(), Event::Timeout);
+        let mut wait = |time| interrupted(|| sock.next_event(Instant::now() + time, |_| {}));
+        assert_eq!(wait(Duration::from_millis(80)).unwrap(), Event::Timeout);
         STOP.store(true, Ordering::Relaxed);
-        interrupt_in(Duration::from_millis(30));
-        let error = sock
-            .next_event(Instant::now() + Duration::from_secs(60), |_| {})
-            .unwrap_err();
+        let error = wait(Duration::from_secs(60)).unwrap_err();
         assert!(error.interrupted(), "{error}");
     });
 }
 
-/// Sends this thread a signal whose handler does nothing (without SA_RESTART) after a while.
+/// Sends this thread a signal whose handler does nothing (without SA_RESTART) while it waits. Again and again: one that
+/// comes before it waits is lost.
 #[allow(unsafe_code)]
-fn interrupt_in(delay: Duration) {
+fn interrupted<T>(wait: impl FnOnce() -> T) -> T {
     use nix::libc::{pthread_kill, pthread_self};
     use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
     extern "C" fn nothing(_: i32) {}
@@ -441,9 +438,17 @@ fn interrupt_in(delay: Duration) {
     unsafe { sigaction(Signal::SIGUSR1, &action).unwrap() };
     // SAFETY: always succeeds.
     let thread = unsafe { pthread_self() };
-    std::thread::spawn(move || {
-        std::thread::sleep(delay);
-        // SAFETY: the test's thread waits for this signal, so it is alive.
-        assert_eq!(unsafe { pthread_kill(thread, Signal::SIGUSR1 as i32) }, 0);
-    });
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(10));
+                // SAFETY: the test's thread joins this one, so it is alive.
+                assert_eq!(unsafe { pthread_kill(thread, Signal::SIGUSR1 as i32) }, 0);
+            }
+        });
+        let outcome = wait();
+        over.store(true, Ordering::Relaxed);
+        outcome
+    })
 }
