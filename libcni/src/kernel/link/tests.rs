@@ -303,6 +303,7 @@ fn a_late_peer_is_waited_for() {
         host.request(veth(&spec(&netns, None))).unwrap();
         let mut inside = pod_socket(&pod);
         std::thread::scope(|scope| {
+            let started = Instant::now();
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(100));
                 // News about other links wakes the wait up, and must not end it.
@@ -310,11 +311,11 @@ fn a_late_peer_is_waited_for() {
                 std::thread::sleep(Duration::from_millis(100));
                 inside.request(up("eth0")).unwrap();
             });
-            let started = Instant::now();
-            assert_eq!(wait_up(&mut host, "veth0", 5000).unwrap().operstate, 6);
+            assert_eq!(wait_up(&mut host, "veth0", 60_000).unwrap().operstate, 6);
             let waited = started.elapsed();
+            // Not only looked at again when time was up.
             assert!(
-                waited >= Duration::from_millis(190) && waited < Duration::from_secs(4),
+                waited >= Duration::from_millis(200) && waited < Duration::from_secs(40),
                 "{waited:?}"
             );
         });
