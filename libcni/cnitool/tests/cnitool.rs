@@ -158,7 +158,7 @@ fn collecting_by_namespaces() {
         fs::write(node.at("store/cbr0/10.40.1.4"), "forgotten\r\neth0").unwrap();
         drop(goes);
         // The kernel takes a namespace apart by and by; until then its host ends stand.
-        eventually(Duration::from_secs(20), || links() == 1);
+        eventually(Duration::from_secs(120), || links() == 1);
         assert_eq!(node.reservations(), ["10.40.1.2", "10.40.1.3", "10.40.1.4"]);
         let gc = |more: &[&str]| {
             let args = ["gc", "--from-netns", "/run/netns"].iter().chain(more);
