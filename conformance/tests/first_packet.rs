@@ -318,7 +318,7 @@ fn a_pod_that_poses_as_a_router_changes_no_route_of_the_node() {
             ));
             rogue.pod.sh("ip link set eth1 up");
             // Not only the kernel's own addresses have to be there: IPv6 discards what comes to a tentative interface.
-            eventually(Duration::from_secs(10), || {
+            eventually(Duration::from_secs(60), || {
                 sh("ip -6 addr show tentative").is_empty()
                     && rogue.pod.sh("ip -6 addr show tentative").is_empty()
             });
@@ -331,7 +331,7 @@ fn a_pod_that_poses_as_a_router_changes_no_route_of_the_node() {
                 ));
                 routes.contains("default via fe80::") && routes.contains("2001:db8:bad:")
             };
-            eventually(Duration::from_secs(5), || fell_for_it("control"));
+            eventually(Duration::from_secs(60), || fell_for_it("control"));
             assert!(!fell_for_it("cbr0"), "{}", sh("ip -6 route; ip -6 addr"));
             assert_eq!(node_routes("cbr0"), before, "{setup}");
             rogue.detach();

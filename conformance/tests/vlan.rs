@@ -292,7 +292,7 @@ fn the_gateway_of_a_vlan_is_an_interface_of_its_own() {
         });
         a.pod.run(|| raw::advertise("eth0"));
         a.pod.run(|| raw::advertise("eth1"));
-        eventually(Duration::from_secs(5), || {
+        eventually(Duration::from_secs(60), || {
             sh("ip -6 route").contains("default via fe80")
         });
         let fooled = sh("ip -6 route show default");

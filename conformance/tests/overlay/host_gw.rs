@@ -10,7 +10,7 @@ use testkit::in_netns;
 use crate::deployment;
 use crate::witness::Stream;
 
-const HEALED_WITHIN: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn pods(all: &Deployment) -> Vec<Pod> {
     let named = ["p0", "p1", "p2"].iter().zip(&all.nodes);
@@ -68,7 +68,7 @@ fn scene_3_plain_routes_on_each_node() {
         all.nodes[0].sh(&format!("ip route del {flushed}")).unwrap();
         fs::remove_file(all.peers().join("subnets").join(gone.replace('/', "-"))).unwrap();
         all.nodes[0]
-            .wait(HEALED_WITHIN, "the route is back", |node| {
+            .wait(PATIENCE, "the route is back", |node| {
                 routes(node).contains(&flushed)
             })
             .unwrap();
@@ -129,7 +129,7 @@ fn direct_routes_on_one_link_and_the_tunnel_when_there_is_none() {
         let here = &all.nodes[0];
         let goes = |node: &Agent, subnet: &str, way: &str| {
             let want = format!("{subnet} via {way}");
-            node.wait(HEALED_WITHIN, &want, |node| routes(node).contains(&want))
+            node.wait(PATIENCE, &want, |node| routes(node).contains(&want))
                 .unwrap();
         };
         let has = |way: &str| goes(here, &subnet, way);

@@ -15,7 +15,7 @@ use crate::probe::metrics;
 
 const PREFIX: &str = "flannel.alpha.coreos.com";
 const CONF: &str = r#"{"Network":"10.0.0.0/8","Backend":{"Type":"vxlan"}}"#;
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const MANY: usize = 5_000;
 const RSS_KIB: u64 = 32 * 1024;
 

@@ -12,7 +12,7 @@ use crate::probe::get;
 
 /// How long until all pods talk again.
 const HEALED_WITHIN: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn two_pods(all: &Deployment) -> [Pod; 2] {
     [("p0", 0), ("p1", 1)].map(|(name, at)| all.nodes[at].pod(name).unwrap())

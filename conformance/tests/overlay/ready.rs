@@ -12,7 +12,7 @@ use testkit::in_netns;
 use crate::parent::{healed, ready, two_pods};
 use crate::probe::get;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 const FOR_PODS: [&str; 2] = ["subnet.env", "net.d/10-flannel.conflist"];
 
 #[track_caller]

@@ -97,7 +97,7 @@ fn tunnel(node: &Agent) -> String {
 
 fn start(node: &mut Agent) {
     node.start().unwrap();
-    node.wait(Duration::from_secs(10), "ready", |node| {
+    node.wait(Duration::from_secs(60), "ready", |node| {
         node.ready() && node.shown_ok() == Some(1)
     })
     .unwrap();
