@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use testkit::{in_netns, sh};
 
 use super::fixture::{
@@ -188,23 +189,29 @@ fn several_at_once_make_one_device() {
     });
 }
 
-/// The bench holds the times to it in a release build; here an unoptimised one has ten times as long.
+/// What this thread has worked so far, the kernel for it included.
+fn worked() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .unwrap()
+        .into()
+}
+
+/// The bench holds the times to it in a release build; here an unoptimised one has ten times as long, of work: others may
+/// use the machine as well.
 #[test]
 fn item_9_five_thousand_peers() {
     const LONGER: u32 = if cfg!(debug_assertions) { 10 } else { 1 };
     in_netns(|| {
         let (node, many) = (Node::new(), peers(0..5000));
-        let report = converge(&mut node.fabric(), &many);
-        assert_eq!(counts(&report), [1 + 4 * 5000, 0, 0, 0, 4 * 5000 + 1]);
-        assert!(
-            report.took < LONGER * Duration::from_millis(100),
-            "{report:?}"
-        );
-        let report = converge(&mut node.fabric(), &many);
-        assert_eq!(counts(&report), NOTHING);
-        assert!(
-            report.took < LONGER * Duration::from_millis(30),
-            "{report:?}"
-        );
+        let within = |most_ms, want: [usize; 5]| {
+            let begun = worked();
+            let report = converge(&mut node.fabric(), &many);
+            let work = worked() - begun;
+            assert_eq!(counts(&report), want);
+            let most = LONGER * Duration::from_millis(most_ms);
+            assert!(work < most, "{work:?} of work: {report:?}");
+        };
+        within(100, [1 + 4 * 5000, 0, 0, 0, 4 * 5000 + 1]);
+        within(30, NOTHING);
     });
 }
