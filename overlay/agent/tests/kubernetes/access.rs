@@ -3,11 +3,11 @@
 use super::*;
 use apiserver::Fault;
 
-/// Gives up on what does not answer soon.
+/// Gives up on what does not answer soon; an answer that comes is never so late.
 fn impatient(options: Options) -> Options {
     let pace = Pace {
-        patience: Duration::from_millis(100),
-        idle: Duration::from_millis(100),
+        patience: Duration::from_secs(1),
+        idle: Duration::from_secs(1),
         ..options.pace
     };
     Options { pace, ..options }

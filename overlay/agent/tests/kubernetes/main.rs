@@ -39,6 +39,9 @@ const PREFIX: &str = "flannel.alpha.coreos.com";
 const DATA: &str = r#"{"VNI":1,"VtepMAC":"12:c6:65:89:b4:e3"}"#;
 const DATA_V6: &str = r#"{"VNI":1,"VtepMAC":"12:c6:65:89:b4:e4"}"#;
 
+/// Nothing takes longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// What stays open while a directory runs.
 struct Running {
     me: watch::Sender<Me>,
@@ -57,9 +60,9 @@ fn scene<F: Future<Output = ()>>(body: impl FnOnce(Arc<ApiServer>) -> F) {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let limit =
-                tokio::time::timeout(Duration::from_secs(30), body(Arc::new(ApiServer::start())));
-            limit.await.expect("within 30 s");
+            let body = body(Arc::new(ApiServer::start()));
+            let limit = tokio::time::timeout(3 * PATIENCE, body);
+            limit.await.expect("an end");
         });
     });
 }
@@ -179,11 +182,10 @@ fn follow(directory: Kubernetes, conf: NetConf, of_me: Me, lease: Lease) -> Runn
 impl Running {
     /// Waits for a view of which this is true.
     async fn until(&mut self, what: impl FnMut(&Arc<View>) -> bool) -> Arc<View> {
-        let limit = Duration::from_secs(5);
-        if let Ok(found) = tokio::time::timeout(limit, self.view.wait_for(what)).await {
+        if let Ok(found) = tokio::time::timeout(PATIENCE, self.view.wait_for(what)).await {
             return found.unwrap().clone();
         }
-        panic!("not within {limit:?}: {:#?}", self.view.borrow())
+        panic!("not within {PATIENCE:?}: {:#?}", self.view.borrow())
     }
 
     async fn until_complete(&mut self) -> Arc<View> {
@@ -199,9 +201,10 @@ impl Drop for Running {
 
 /// Waits for something that the server sees.
 async fn eventually(mut what: impl FnMut() -> bool) {
-    let end = tokio::time::Instant::now() + Duration::from_secs(5);
+    let end = tokio::time::Instant::now() + PATIENCE;
     while !what() {
-        assert!(tokio::time::Instant::now() < end, "not within 5 s");
+        let now = tokio::time::Instant::now();
+        assert!(now < end, "not within {PATIENCE:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

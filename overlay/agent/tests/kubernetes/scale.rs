@@ -98,9 +98,8 @@ fn pain_20_five_thousand_nodes_in_twelve_mebibytes_and_a_change_costs_little() {
         let (before, _) = memory_kib();
         let began = Instant::now();
         let mut running = follow(directory, conf, of_me, lease);
-        let limit = Duration::from_secs(20);
         let complete = running.view.wait_for(|view| view.complete);
-        tokio::time::timeout(limit, complete)
+        tokio::time::timeout(PATIENCE, complete)
             .await
             .unwrap()
             .unwrap();
