@@ -16,16 +16,15 @@ fn partition_etcd_killed_and_restarted_on_the_same_data() {
         b.sees_peers(&["10.5.1.0-24"]).await;
         server.kill();
         let begun = Instant::now();
-        let view = a.sees("away", |view| view.away.is_some()).await;
+        let refused = |why: &String| why.contains("refused") && why.contains("127.0.0.1:2379");
+        let view = a
+            .sees("away", |view| view.away.as_ref().is_some_and(refused))
+            .await;
+        // Before anybody asks whether it lives: the connection's end is enough.
         assert!(
-            begun.elapsed() < Duration::from_secs(2),
+            begun.elapsed() < Duration::from_secs(6),
             "{:?}",
             begun.elapsed()
-        );
-        let why = view.away.as_ref().unwrap();
-        assert!(
-            why.contains("refused") && why.contains("127.0.0.1:2379"),
-            "{why}"
         );
         assert_eq!(view.peers.len(), 1);
         server.revive();
@@ -187,15 +186,26 @@ fn a_member_without_leader_is_as_good_as_none() {
                 ["--listen-peer-urls", &peer],
                 ["--initial-advertise-peer-urls", &peer],
                 ["--initial-cluster", &cluster],
+                // Of each other they hear late where they share a processor; none is to be elected for that.
+                ["--heartbeat-interval", "100"],
+                ["--election-timeout", "1000"],
             ];
             Server::start("http", args.as_flattened())
         };
         block_on(async {
             let mut members = ["1", "2", "3"].map(member);
             let url = "http://127.0.0.1:1001";
-            let mut admin = admin_at(url).await;
-            put(&mut admin, "config", V4).await;
-            put(&mut admin, "subnets/10.5.9.0-24", value(9)).await;
+            let admin = admin_at(url).await;
+            // Which of them leads may change once more.
+            let put = async |rest: &str, value: &str| {
+                until(rest, async || {
+                    let mut admin = admin.clone();
+                    admin.put(key(rest), value, None).await.is_ok()
+                })
+                .await
+            };
+            put("config", V4).await;
+            put("subnets/10.5.9.0-24", &value(9)).await;
             let options = Options {
                 endpoints: vec![url.into()],
                 ..options()
@@ -209,7 +219,7 @@ fn a_member_without_leader_is_as_good_as_none() {
             assert_eq!(view.peers.len(), 1);
             members[1].revive();
             node.sees_peers(&["10.5.9.0-24"]).await;
-            put(&mut admin, "subnets/10.5.8.0-24", value(8)).await;
+            put("subnets/10.5.8.0-24", &value(8)).await;
             node.sees_peers(&["10.5.8.0-24", "10.5.9.0-24"]).await;
         });
     });

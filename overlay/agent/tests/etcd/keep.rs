@@ -44,7 +44,7 @@ fn item_5_own_key_deleted_is_made_again_in_place() {
 #[test]
 fn section_1_9_the_lease_lives_as_long_as_its_node_without_a_put() {
     scene(V4, async |_server, mut admin| {
-        let ttl = Duration::from_secs(1);
+        let ttl = Duration::from_secs(5);
         let short = Options { ttl, ..options() };
         let mut node = Node::start(short.clone(), me(1), Some(lease("10.5.1.0/24"))).await;
         node.sees_peers(&[]).await;

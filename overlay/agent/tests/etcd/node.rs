@@ -18,7 +18,7 @@ pub const V4: &str = r#"{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan"}}"#;
 pub const DUAL: &str = r#"{"Network":"10.5.0.0/16","EnableIPv6":true,"IPv6Network":"fc00::/48","Backend":{"Type":"vxlan"}}"#;
 
 /// Nothing takes longer, except what is meant to.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A test with an etcd that has this configuration.
 pub fn scene<F: Future<Output = ()>>(conf: &str, body: impl FnOnce(Server, Client) -> F) {
