@@ -29,7 +29,7 @@ judged crash-ours crash --bin-dir "$dir"
 judged load-ours load --bin-dir "$dir" --against "$reference" --pods 100 --parallel 8
 judged diff diff --bin-dir "$dir" --against "$reference"
 report run-reference run --bin-dir "$reference" --known "$known" --format markdown
-report crash-reference crash --bin-dir "$reference" --kill --every "${CRASH_EVERY_REFERENCE:-50}"
+report crash-reference crash --bin-dir "$reference" --every "${CRASH_EVERY_REFERENCE:-50}"
 
 text() { printf '\n```\n'; cat "$work/$1"; printf '```\n'; }
 {
@@ -57,7 +57,7 @@ text() { printf '\n```\n'; cat "$work/$1"; printf '```\n'; }
 		### The specification: `conformance run`
 	HEAD
 	sed '/^### CNI conformance$/d' "$work/run-reference"
-	printf '\n### Killed at every %sth system call: `conformance crash --kill`\n' "${CRASH_EVERY_REFERENCE:-50}"
+	printf '\n### Killed and failed at every %sth system call: `conformance crash`\n' "${CRASH_EVERY_REFERENCE:-50}"
 	text crash-reference
 } >"$out.new"
 mv "$out.new" "$out"

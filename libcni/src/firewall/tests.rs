@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernel::nft::tidy;
 
 fn net(name: &str) -> NetName {
     NetName::parse(name).unwrap()
@@ -96,4 +97,11 @@ fn a_lost_race_is_run_again_but_not_for_ever() {
         Err::<(), _>(NlError::new("y", Errno::EPERM as i32))
     })
     .unwrap_err();
+}
+
+#[test]
+fn tidying_up_leaves_to_others_what_they_keep_using_and_nothing_else() {
+    let ends_with = |errno| tidy(|| Err(NlError::new("y", errno as i32)));
+    ends_with(Errno::EBUSY).unwrap();
+    assert!(ends_with(Errno::ENOBUFS).unwrap_err().is(Errno::ENOBUFS));
 }

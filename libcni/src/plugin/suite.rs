@@ -127,3 +127,27 @@ macro_rules! plugin_main {
         }
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn own_foreign_and_unreadable() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("plugin");
+        let note = [&KIND.to_ne_bytes()[..], &OWNER, &text("host-local")].concat();
+        fs::write(&file, [b"\x7fELF".as_slice(), &note].concat()).unwrap();
+        assert!(is_own(&file, "host-local").unwrap() && is_of_suite(&file));
+        assert!(!is_own(&file, "bridge").unwrap());
+        for foreign in [[b"#!/b".as_slice(), &note].concat(), b"\x7fELF".to_vec()] {
+            fs::write(&file, foreign).unwrap();
+            assert!(!is_own(&file, "host-local").unwrap() && !is_of_suite(&file));
+        }
+        let error = is_own(dir.path(), "host-local").unwrap_err();
+        assert_eq!(error.code, Code::Io, "{error}");
+        assert!(!is_of_suite(dir.path()));
+    }
+}
