@@ -77,7 +77,10 @@ impl Options {
         let report = compare(&cases, &sides, self.jobs);
         let told = Told {
             report: &report,
-            sides: &sides,
+            sides: &Sides {
+                reference: self.against,
+                ours: self.bin_dir,
+            },
             absent: &absent,
             known: known(),
         };

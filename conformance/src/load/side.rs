@@ -52,22 +52,22 @@ impl Side {
         pods: usize,
         parallel: usize,
     ) -> Result<Side> {
-        let dir = dir.canonicalize()?;
+        let plugins = dir.canonicalize()?;
         ensure!(
-            dir.join(&network.plugin).is_file(),
+            plugins.join(&network.plugin).is_file(),
             "there is no {} in it",
             network.plugin
         );
         let (orders, inbox) = channel();
         let (outbox, answers) = channel();
-        let (plugins, network) = (dir.clone(), network.clone());
+        let network = network.clone();
         thread::Builder::new().spawn(move || {
             let done = live(&plugins, &network, (pods, parallel), &inbox, &outbox);
             // Nobody listens if the other side failed.
             let _ = outbox.send(done);
         })?;
         let mut side = Side {
-            dir,
+            dir: dir.to_owned(),
             orders,
             answers,
             rounds: Round::default(),
