@@ -140,7 +140,7 @@ impl Node {
         Ok(self.still()?.without(&self.quiet))
     }
 
-    /// Like [`Node::left_over`], for up to five seconds or until nothing is left: the kernel takes a dead pod's network
+    /// Like [`Node::left_over`], for up to fifteen seconds or until nothing is left: the kernel takes a dead pod's network
     /// namespace apart in its own time.
     pub fn left_over_at_last(&self) -> Result<Still> {
         left_over_at_last(|| self.left_over())

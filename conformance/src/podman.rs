@@ -149,7 +149,7 @@ impl Host {
         Ok(self.still()?.without(&self.quiet))
     }
 
-    /// Like [`Host::left_over`], for up to five seconds or until nothing is left `but` this.
+    /// Like [`Host::left_over`], for up to fifteen seconds or until nothing is left `but` this.
     pub fn left_over_at_last(&self, but: &Still) -> Result<Still> {
         left_over_at_last(|| Ok(self.left_over()?.without(but)))
     }

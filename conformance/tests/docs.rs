@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -302,6 +303,14 @@ fn every_error_code_of_bridge_occurs() {
             "no IPAM in CNI_PATH",
             7,
             good.clone().verb("ADD").cni_path("/run"),
+        );
+        // Nothing is mapped at its beginning.
+        fs::create_dir("/run/broken-disk").unwrap();
+        symlink("/proc/self/mem", "/run/broken-disk/host-local").unwrap();
+        fails(
+            "an IPAM that cannot be read",
+            5,
+            good.clone().verb("ADD").cni_path("/run/broken-disk"),
         );
         fails(
             "no namespace",

@@ -98,7 +98,7 @@ fn scene_1_the_pod_is_a_shared_network_stack() {
     });
 }
 
-/// What a pod has, but for IPv6's own link-local addresses, which come in their own time, as do their routes.
+/// What a pod has, but for IPv6's own link-local addresses, which come in their own time.
 fn stack(pod: &Attached) -> String {
     pod.pod
         .sh("ip -o link; ip -4 -o addr; ip route show table all")

@@ -25,8 +25,8 @@ mod world;
 use node::{IFNAME, Node};
 use world::{Known, Network, World};
 
-/// Neighbour entries that a whole run may leave, both families of four pods.
-const MOST_STRAYS: usize = 8;
+/// Neighbour entries that a whole run may leave, both families of two pods.
+const MOST_STRAYS: usize = 4;
 const ROUNDS: usize = 10;
 const PROCESSES: usize = 200;
 /// More attachments than processes: some wait for GC.

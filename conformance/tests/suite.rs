@@ -199,6 +199,15 @@ fn each_verdict() {
         assert_eq!(verdict["status"], status, "{id}: {verdict:#}");
         assert!(why(verdict).contains(reason), "{id}: {verdict:#}");
     }
+    // What a successful ADD made, or no ADD at all, weighs more than what a failed one did; else it is the case's subject.
+    for (id, level) in [
+        ("toy.quirk.leak-link.residue", "MUST"),
+        ("toy.quirk.never.residue", "MUST"),
+        ("toy.quirk.refused.residue", "SHOULD"),
+        ("toy.quirk.half.residue", "SHOULD"),
+    ] {
+        assert_eq!(verdicts[id]["level"], level, "{id}");
+    }
     // What is wrong in itself says nothing about what is left.
     assert!(!verdicts.contains_key("toy.quirk.crash.residue"));
     let of = |id: &str| {

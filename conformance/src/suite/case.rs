@@ -18,7 +18,7 @@
 //! ```
 //!
 //! **A case**: `id` (`AREA.what`, lower case, dots and hyphens; unique), `level` (`MUST`, `SHOULD`, `MAY`), `spec` (the
-//! section of the CNI specification) and `about` (a sentence) are required, and `plugin`: a name, an array of names, or `*`
+//! section of the CNI specification, the page of a plugin's keys, or `practice`) and `about` (a sentence) are required, and `plugin`: a name, an array of names, or `*`
 //! for every judged plugin that has a profile (with `kinds`, only of these kinds: `interface`, `ipam`, `meta`).
 //!
 //! When it applies: `versions` (`"0.4.0+"`, `"0.3.0...1.0.0"`, an array; all seven if not given), `needs` (other
@@ -96,7 +96,7 @@ pub struct Case {
     pub area: String,
     /// Its weight.
     pub level: Level,
-    /// The section of the specification.
+    /// The section of the specification, or what else asks for it.
     pub spec: String,
     /// A sentence for people.
     pub about: String,
@@ -301,27 +301,10 @@ impl Case {
         }
     }
 
-    /// A failed ADD has to undo its work by itself.
+    /// A failed ADD has to undo its work by itself; what is left then is the case's own subject.
     #[must_use]
     pub fn undone(&self) -> bool {
         self.steps.get("undone") == Some(&Value::Bool(true))
-    }
-
-    /// The weight of something left in the end. What a successful ADD made has to go; of a failed one's DEL, which may find
-    /// the same fault, the specification says "should".
-    pub fn residue_level(&self) -> Level {
-        let says = |call: &Value, key: &str, is: bool| call.pointer(key) == Some(&is.into());
-        let attaches = |call: &Value| {
-            let verb = call.get("verb").and_then(Value::as_str);
-            verb == Some("ADD")
-                && !says(call, "/expect/ok", false)
-                && !says(call, "/expect/any", true)
-        };
-        match self.steps.get("calls") {
-            _ if self.undone() => self.level,
-            Some(Value::Array(calls)) if !calls.iter().any(attaches) => Level::Should,
-            _ => Level::Must,
-        }
     }
 
     /// What there is to do for a plugin in a version.

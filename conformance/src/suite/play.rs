@@ -29,6 +29,8 @@ pub struct Played {
     pub wrong: Vec<String>,
     /// Of the results' shape; none where no ADD succeeded.
     pub shape: Option<Vec<String>>,
+    /// An ADD failed.
+    pub refused: bool,
     /// What was left; none where the case failed, so that it says nothing.
     pub residue: Option<Vec<String>>,
 }
@@ -224,9 +226,12 @@ impl Play<'_> {
                     self.results.insert(attachment, result);
                 }
             }
-            ("ADD", false) if self.open.iter().all(is_other) => {
-                self.failed.retain(is_other);
-                self.failed.push(call.clone());
+            ("ADD", false) => {
+                self.played.refused = true;
+                if self.open.iter().all(is_other) {
+                    self.failed.retain(is_other);
+                    self.failed.push(call.clone());
+                }
             }
             ("DEL", true) => {
                 self.open.retain(is_other);

@@ -142,7 +142,10 @@ pub enum Part {
     /// The shape of results.
     Shape,
     /// What is left.
-    Residue,
+    Residue {
+        /// Every ADD failed, and there was one.
+        refused: bool,
+    },
 }
 
 impl Collected {
@@ -170,10 +173,15 @@ impl Collected {
                 "ADD Success",
                 "the result has the shape that its version has".to_owned(),
             ),
-            Part::Residue => (
+            Part::Residue { refused } => (
                 format!("{}.residue", case.id),
                 "residue",
-                case.residue_level(),
+                match refused {
+                    _ if case.undone() => case.level,
+                    // Its DEL may find the same fault; the specification says "should".
+                    true => Level::Should,
+                    false => Level::Must,
+                },
                 "DEL",
                 "after the last DEL everything is as it was".to_owned(),
             ),
@@ -192,6 +200,7 @@ impl Collected {
             again: String::new(),
             script: String::new(),
         });
+        assertion.level = assertion.level.min(level);
         assertion.versions.insert(version.to_owned(), (status, why));
     }
 

@@ -93,7 +93,11 @@ fn tell(collected: &mut Collected, run: &Run<'_>, played: Result<Played>) -> Sta
         false => Status::Fail,
     };
     let mut worst = put(Part::Case, status(&played.wrong), played.wrong);
-    for (part, why) in [(Part::Shape, played.shape), (Part::Residue, played.residue)] {
+    let refused = played.refused && played.shape.is_none();
+    for (part, why) in [
+        (Part::Shape, played.shape),
+        (Part::Residue { refused }, played.residue),
+    ] {
         if let Some(why) = why {
             worst = worst.max(put(part, status(&why), why));
         }

@@ -1,4 +1,4 @@
-//! Two hundred things go wrong, in whatever order; a second after the last all is well, and who was not concerned has
+//! Two hundred things go wrong, in whatever order; a second after the last (of an idle machine) all is well, and who was not concerned has
 //! not noticed.
 
 use std::time::{Duration, Instant};

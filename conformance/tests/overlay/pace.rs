@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// What the start of a process takes on a machine that does nothing else, with a margin.
 const START: Duration = Duration::from_millis(3);
 const STARTS: u32 = 10;
-const MOST: f64 = 20.0;
+const MOST: f64 = 5.0;
 
 /// What a bound of an idle machine is on this one now: as many times as long as the start of a process is.
 pub fn stretched(bound: Duration) -> Duration {

@@ -58,12 +58,11 @@ pub fn send(from: IpAddr, group: IpAddr) {
 /// Where the datagram that a listener got came from; it is sent until one gets there.
 pub fn source(heard: &UdpSocket, send: impl Fn()) -> IpAddr {
     heard.set_read_timeout(Some(AGAIN)).unwrap();
-    let mut tries = std::iter::repeat_with(|| {
+    let tries = std::iter::repeat_with(|| {
         send();
         heard.recv_from(&mut [0; 8])
     });
     let (_, from) = tries
-        .by_ref()
         .take(TRIES)
         .find_map(Result::ok)
         .expect("a datagram to the group");

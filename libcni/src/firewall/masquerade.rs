@@ -142,6 +142,9 @@ pub fn remove_network(netfilter: &mut Netfilter, net: &NetName) -> Result<(), Fi
 /// Deletes the table unless something is in it.
 fn remove_empty_table(netfilter: &mut Netfilter) -> Result<(), NlError> {
     tidy(|| {
+        if INET.uses(netfilter)? != Some(0) {
+            return Ok(());
+        }
         // Somebody may just be adding: delete only if nothing changes meanwhile.
         let generation = netfilter.generation()?;
         if INET.uses(netfilter)? != Some(0) {

@@ -39,8 +39,8 @@ impl Ipam {
         })
     }
 
-    /// As [`Ipam::find`], but `host-local`'s reservations can be released even where its executable is gone or cannot
-    /// be read.
+    /// As [`Ipam::find`], but `host-local`'s reservations can be released even where its executable is gone or the
+    /// disk does not give it.
     ///
     /// # Errors
     /// See [`delegate::find`].

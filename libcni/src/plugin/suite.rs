@@ -42,7 +42,7 @@ impl Note {
     }
 }
 
-#[allow(clippy::indexing_slicing)] // const: an index out of range does not compile
+#[allow(clippy::indexing_slicing)] // an index out of range does not compile, and `is_own` looks at the length
 const fn text(name: &str) -> [u8; TEXT_SIZE] {
     let (name, version) = (name.as_bytes(), VERSION.as_bytes());
     let mut out = [0; TEXT_SIZE];
@@ -65,6 +65,9 @@ const fn text(name: &str) -> [u8; TEXT_SIZE] {
 /// # Errors
 /// It cannot be read: code 5. Taken for a foreign one, it would not free what only ours knows of.
 pub fn is_own(file: &Path, name: &str) -> Result<bool, CniError> {
+    if name.len() + 1 + VERSION.len() > TEXT_SIZE {
+        return Ok(false); // none of ours is called so
+    }
     has_note(file, &text(name)).map_err(|e| {
         CniError::new(Code::Io, format!("failed to read {}: {e}", file.display()))
             .with_details("the disk may be failing (see the kernel's log); or install it again")
@@ -142,6 +145,7 @@ mod tests {
         fs::write(&file, [b"\x7fELF".as_slice(), &note].concat()).unwrap();
         assert!(is_own(&file, "host-local").unwrap() && is_of_suite(&file));
         assert!(!is_own(&file, "bridge").unwrap());
+        assert!(!is_own(&file, &"n".repeat(300)).unwrap());
         for foreign in [[b"#!/b".as_slice(), &note].concat(), b"\x7fELF".to_vec()] {
             fs::write(&file, foreign).unwrap();
             assert!(!is_own(&file, "host-local").unwrap() && !is_of_suite(&file));

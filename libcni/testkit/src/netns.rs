@@ -25,7 +25,7 @@ use crate::shell::{TOOLS_PATH, sh};
 /// Set in the process that runs the body: which of the test's bodies that is (a test may have several).
 const INSIDE: &str = "TESTKIT_INSIDE";
 /// No test takes this long, on the slowest machine; a hung one must not hang the run.
-const DEADLINE_S: u32 = 1800;
+const DEADLINE_S: u32 = 900;
 
 /// Runs the body of the calling `#[test]` in a new user, network and mount namespace, as root of that
 /// user namespace, and fails the test when it fails there.

@@ -295,10 +295,10 @@ impl Pods {
             return remove_empty_table(netfilter); // that a killed DEL left
         }
         let mut gone = self.elements(netfilter)?;
-        if gone.is_empty() {
-            return self.remove_unused(netfilter); // likewise
-        }
         gone.retain(|found| doomed(&found.element.comment));
+        if gone.is_empty() {
+            return tidy(|| self.remove_unused(netfilter)); // likewise
+        }
         let mut transaction = Transaction::new();
         for found in &gone {
             transaction.push(INET.del_element(found.map, &found.element.key));

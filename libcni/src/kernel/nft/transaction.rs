@@ -23,7 +23,7 @@ pub fn settle<T>(mut attempt: impl FnMut(u32) -> Result<T, NlError>) -> Result<T
     }
 }
 
-/// [`settle`] for tidying up behind a change: what somebody keeps winning the race for is his to tidy, no error.
+/// [`settle`] for tidying up behind a change: a race that is lost each time leaves it to the next one, and is no error.
 pub fn tidy(mut attempt: impl FnMut() -> Result<(), NlError>) -> Result<(), NlError> {
     match settle(|_| attempt()) {
         Err(error) if lost_a_race(&error) => Ok(()),
