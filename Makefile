@@ -149,7 +149,7 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS=60, or FUZZ_RUNS=N inputs; FUZZ_TARGE
 			$$limit -timeout=1 -rss_limit_mb=100 -max_len=4096 -print_final_stats=1; \
 	done
 
-conformance: deps build ## Judge the plugins by spec, crashes, load and beside the reference; writes docs/scorecard.md (half an hour)
+conformance: deps build ## Judge the plugins by spec, crashes, load and beside the reference; writes docs/scorecard.md (20 minutes)
 	cargo build --locked --package conformance --bin conformance
 	conformance/scorecard.sh $(or $(CARGO_TARGET_DIR),target)/debug/conformance dist/bin /usr/lib/cni docs/scorecard.md
 

@@ -23,7 +23,7 @@ pub use gather::Gather;
 pub use undo::Undo;
 
 use crate::kernel::netns::{Netns, NetnsError};
-use crate::nl::STOP;
+use crate::nl::{NlError, ROUTE, STOP, Socket};
 use crate::record;
 use crate::spec::args::{self, CallEnv, Invocation, ProcessEnv, Verb};
 use crate::spec::conf::{self, NetConf};
@@ -204,6 +204,15 @@ impl Call {
             CniError::new(Code::InvalidConfig, "Required prevResult missing")
                 .with_details("CHECK compares with the result of ADD, which the runtime passes on")
         })
+    }
+
+    /// A route socket on the node, for a thread that is not on a visit to the pod.
+    ///
+    /// # Errors
+    /// The kernel's own.
+    pub fn node_socket(&self) -> Result<Socket, NlError> {
+        let opened = self.netns.as_ref().ok().and_then(Netns::take_home_socket);
+        opened.map_or_else(|| Socket::open(ROUTE), Ok)
     }
 
     fn bad_netns(&self, e: &NetnsError) -> CniError {

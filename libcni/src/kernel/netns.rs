@@ -7,11 +7,11 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -19,10 +19,13 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::statfs::{NSFS_MAGIC, PROC_SUPER_MAGIC, statfs};
 use thiserror::Error;
 
+use crate::nl::{ROUTE, Socket};
 use crate::spec::error::{CniError, Code};
 
 /// `_IO(0xb7, 0x3)`, `include/uapi/linux/nsfs.h`.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+/// `include/uapi/linux/sockios.h`
+const SIOCGSKNS: libc::Ioctl = 0x894c;
 
 /// A network namespace somebody else keeps (a container runtime's `CNI_NETNS`), held open, and the way
 /// back from it.
@@ -31,6 +34,8 @@ pub struct Netns {
     there: File,
     /// The namespace of the thread that opened this.
     here: Arc<File>,
+    /// By which that was found.
+    probe: Mutex<Option<Socket>>,
     path: PathBuf,
 }
 
@@ -84,7 +89,8 @@ pub fn come_home() -> io::Result<()> {
 // === impl Netns ===
 
 impl Netns {
-    /// Opens the namespace at a path (`/run/netns/NAME`, `/proc/PID/ns/net`). Four system calls.
+    /// Opens the namespace at a path (`/run/netns/NAME`, `/proc/PID/ns/net`). Eight system calls,
+    /// four of which are those of the socket that [`Netns::take_home_socket`] gives.
     ///
     /// The file system is looked at first, as the reference does: opening blindly would wait for ever on
     /// a FIFO.
@@ -114,10 +120,15 @@ impl Netns {
             return Err(NetnsError::OtherKind { path: path.into() });
         }
         let own = Path::new("/proc/thread-self/ns/net");
-        let here = File::open(own).map_err(|e| failed("open", own, e))?;
+        let probe = Socket::open(ROUTE).ok();
+        let here = match probe.as_ref().and_then(netns_of) {
+            Some(here) => here,
+            None => File::open(own).map_err(|e| failed("open", own, e))?,
+        };
         Ok(Self {
             there,
             here: Arc::new(here),
+            probe: Mutex::new(probe),
             path: path.into(),
         })
     }
@@ -125,6 +136,13 @@ impl Netns {
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The route socket by which the way back was found, in the namespace of the thread that opened this: for the
+    /// first who asks.
+    pub fn take_home_socket(&self) -> Option<Socket> {
+        let mut probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner);
+        probe.take()
     }
 
     /// Is it the very namespace that this thread was in when it opened this?
@@ -177,6 +195,15 @@ fn may_be_netns(file: &File) -> bool {
     // SAFETY: NS_GET_NSTYPE takes no argument and returns a number (ioctl_ns(2)).
     let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
     kind < 0 || kind == libc::CLONE_NEWNET
+}
+
+/// The namespace of a socket. By its path below `/proc` the kernel would first make four directories of the process:
+/// 2 % of an ADD. `None` before Linux 4.9, and without `CAP_NET_ADMIN` over it.
+fn netns_of(socket: &Socket) -> Option<File> {
+    // SAFETY: SIOCGSKNS takes no argument and returns a new close-on-exec descriptor (`net/socket.c`).
+    let fd = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSKNS) };
+    // SAFETY: The descriptor is new, so nobody else's.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) }.into())
 }
 
 fn inode(file: &File) -> io::Result<(u64, u64)> {

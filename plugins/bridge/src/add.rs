@@ -3,7 +3,6 @@
 use libcni::firewall::masquerade;
 use libcni::kernel::nft::Netfilter;
 use libcni::kernel::route;
-use libcni::nl::{ROUTE, Socket};
 use libcni::plugin::ipam::Ipam;
 use libcni::plugin::{Call, Undo, signal};
 use libcni::record;
@@ -26,7 +25,7 @@ pub fn add(call: &'static Call) -> Result<CniResult, CniError> {
     };
     let mut undo = Undo::new();
     let mut netfilter = Netfilter::unopened();
-    let mut host = Socket::open(ROUTE)?;
+    let mut host = call.node_socket()?;
     let mtu = match conf.mtu {
         Mtu::Default => None,
         Mtu::Bytes(bytes) => Some(bytes),

@@ -51,7 +51,7 @@ pub fn check(call: &Call) -> Result<(), CniError> {
             )
         })?;
 
-    let mut host = Socket::open(ROUTE)?;
+    let mut host = call.node_socket()?;
     let bridge = present(&mut host, conf.bridge.as_str(), "on the node")?;
     bridge::require_bridge(&bridge)?;
     if !bridge.is_up() {

@@ -47,7 +47,7 @@ pub fn del(call: &Call) -> Result<(), CniError> {
         released = gather.note(ipam.del(call, || ())).is_some();
     }
     record::phase("link");
-    let mut host = Socket::open(ROUTE)?;
+    let mut host = call.node_socket()?;
     // While the link stands its address must not be given away: stop here, the runtime will try again.
     let removed = remove_link(call, attachment, &mut host)?;
     // In a DEL that comes again the addresses of prevResult may be another pod's; those held still are not.

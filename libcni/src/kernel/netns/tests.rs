@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use testkit::{Pod, in_netns};
 
 use super::*;
+use crate::kernel::link;
 
 fn current() -> PathBuf {
     fs::read_link("/proc/thread-self/ns/net").unwrap()
@@ -36,6 +37,27 @@ fn a_visit_ends_at_home() {
             .to_owned();
         assert_eq!(netns.id().unwrap().1.to_string(), inode);
         assert_eq!(netns.path(), pod.path());
+    });
+}
+
+#[test]
+fn home_is_found_by_a_socket_and_by_path_alike() {
+    in_netns(|| {
+        let by_socket = netns_of(&Socket::open(ROUTE).unwrap()).unwrap();
+        let by_path = File::open("/proc/thread-self/ns/net").unwrap();
+        assert_eq!(inode(&by_socket).unwrap(), inode(&by_path).unwrap());
+    });
+}
+
+#[test]
+fn the_home_socket_is_at_home_and_given_once() {
+    in_netns(|| {
+        let pod = Pod::new("pod");
+        testkit::sh("ip link add br-home type bridge");
+        let netns = Netns::open(pod.path()).unwrap();
+        let mut sock = netns.enter(|| netns.take_home_socket()).unwrap().unwrap();
+        assert!(link::get(&mut sock, "br-home").unwrap().is_some());
+        assert!(netns.take_home_socket().is_none());
     });
 }
 

@@ -370,8 +370,12 @@ impl<'a> Fields<'a> {
 /// Whether Go would take `name` for the field `key` (which is ASCII): Unicode simple folding, where U+017F is an `s` and
 /// U+212A a `k`.
 fn folds_to(name: &str, key: &str) -> bool {
-    if name.is_ascii() {
+    // Either of those is longer than its letter.
+    if name.len() <= key.len() {
         return name.eq_ignore_ascii_case(key);
+    }
+    if name.is_ascii() {
+        return false;
     }
     let folded = name.chars().map(|c| match c {
         '\u{17f}' => 's',

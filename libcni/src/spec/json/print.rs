@@ -68,26 +68,32 @@ fn new_line(out: &mut String, level: Option<usize>) {
 /// Go escapes for HTML by default: `<`, `>`, `&` and the two JavaScript line ends.
 fn write_string(out: &mut String, text: &str) {
     out.push('"');
-    let mut plain_from = 0;
-    for (at, c) in text.char_indices() {
-        let short = match c {
-            '"' => "\\\"",
-            '\\' => "\\\\",
-            '\n' => "\\n",
-            '\r' => "\\r",
-            '\t' => "\\t",
-            '\u{8}' => "\\b",
-            '\u{c}' => "\\f",
-            '\0'..='\x1f' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => "",
-            _ => continue,
-        };
-        out.push_str(text.get(plain_from..at).unwrap_or_default());
-        out.push_str(short);
-        if short.is_empty() {
-            let _ = write!(out, "\\u{:04x}", u32::from(c));
+    let mut rest = text;
+    // U+2028 and U+2029 begin with 0xe2, as many others do.
+    let suspect = |b: u8| b < 0x20 || matches!(b, b'"' | b'\\' | b'<' | b'>' | b'&' | 0xe2);
+    while let Some((plain, tail)) = rest
+        .bytes()
+        .position(suspect)
+        .and_then(|at| rest.split_at_checked(at))
+    {
+        out.push_str(plain);
+        let mut chars = tail.chars();
+        let Some(c) = chars.next() else { break };
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\0'..='\x1f' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            _ => out.push(c),
         }
-        plain_from = at + c.len_utf8();
+        rest = chars.as_str();
     }
-    out.push_str(text.get(plain_from..).unwrap_or_default());
+    out.push_str(rest);
     out.push('"');
 }

@@ -169,15 +169,11 @@ impl Page {
     /// The number is stored plus one: zeros are an empty place.
     fn to_bytes(self, number: u128) -> [u8; PAGE_BYTES] {
         let mut bytes = [0; PAGE_BYTES];
-        let values = (number + 1).to_le_bytes().into_iter();
-        let values = values.chain(
-            self.now
-                .into_iter()
-                .chain(self.ever)
-                .flat_map(u64::to_le_bytes),
-        );
-        for (byte, value) in bytes.iter_mut().zip(values) {
-            *byte = value;
+        let (head, rest) = bytes.split_at_mut(size_of::<u128>());
+        head.copy_from_slice(&(number + 1).to_le_bytes());
+        let (places, _) = rest.as_chunks_mut::<8>();
+        for (place, word) in places.iter_mut().zip(self.now.iter().chain(&self.ever)) {
+            *place = word.to_le_bytes();
         }
         bytes
     }
