@@ -153,10 +153,9 @@ fn ipam(call: &Call) -> Result<String, CniError> {
     for range in conf.ranges() {
         let inside = |ip| range.subnet.contains(ip) && range.contains(ip);
         assert!(inside(range.first) && inside(range.last), "{range:?}");
-        assert!(
-            range.first <= range.last && range.capacity() > 0,
-            "{range:?}"
-        );
+        assert!(range.first <= range.last, "{range:?}");
+        let only_gateway = range.first == range.last && range.first == range.gateway;
+        assert_eq!(range.capacity() == 0, only_gateway, "{range:?}");
     }
     for (at, set) in conf.sets.iter().enumerate() {
         let later = conf.sets.iter().skip(at + 1);

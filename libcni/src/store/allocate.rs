@@ -189,7 +189,7 @@ fn one_lap<'a>(
 fn exhausted(dir: &std::path::Path, set: &RangeSet) -> AllocateError {
     AllocateError::Exhausted {
         ranges: set.to_string(),
-        capacity: set.ranges().iter().map(Range::capacity).sum(),
+        capacity: set.capacity(),
         dir: dir.to_owned(),
     }
 }

@@ -61,6 +61,8 @@ pub enum StoreError {
     Full {
         /// The set, as `first-last,first-last`.
         ranges: String,
+        /// How many addresses it can give at all.
+        capacity: u128,
         /// The network's directory.
         dir: PathBuf,
     },
@@ -77,12 +79,12 @@ pub enum StoreError {
 /// Why one range set gave no address.
 #[derive(Debug, Error)]
 pub enum AllocateError {
-    /// Every address is reserved.
+    /// Every address is reserved, or there never was one.
     #[error("no IP addresses available in range set: {ranges}")]
     Exhausted {
         /// The set, as `first-last,first-last`.
         ranges: String,
-        /// How many addresses it has.
+        /// How many addresses it can give at all.
         capacity: u128,
         /// The network's directory.
         dir: PathBuf,
@@ -133,6 +135,8 @@ impl StoreError {
             Self::Io { .. } => Code::Io,
             Self::Locked { .. } | Self::Stopped { .. } => Code::TryAgain,
             Self::Allocate { why, .. } => match why {
+                // Nothing but gateways: no wait helps.
+                AllocateError::Exhausted { capacity: 0, .. } => Code::InvalidConfig,
                 // A pod that goes frees an address, so these may pass.
                 AllocateError::Exhausted { .. } | AllocateError::Taken { .. } => Code::TryAgain,
                 AllocateError::Duplicate { .. } => DUPLICATE,
@@ -158,7 +162,7 @@ impl StoreError {
             }
             Self::Stopped { .. } => "the runtime gave up waiting; nothing was changed".to_owned(),
             Self::Allocate { why, .. } => match why {
-                AllocateError::Exhausted { capacity, dir, .. } => exhausted(Some(*capacity), dir),
+                AllocateError::Exhausted { capacity, dir, .. } => exhausted(*capacity, dir),
                 AllocateError::Duplicate { id, .. } => {
                     format!(
                         "DEL the attachment of {id} first; a second ADD without DEL is not allowed by the spec"
@@ -175,16 +179,20 @@ impl StoreError {
                     .to_owned()
             }
             Self::NotHeld(_) => String::new(),
-            Self::Full { dir, .. } => exhausted(None, dir),
+            Self::Full { capacity, dir, .. } => exhausted(*capacity, dir),
         }
     }
 }
 
-fn exhausted(capacity: Option<u128>, dir: &Path) -> String {
-    let all = capacity.map_or_else(String::new, |n| format!("all {n} addresses are reserved; "));
+fn exhausted(capacity: u128, dir: &Path) -> String {
+    if capacity == 0 {
+        return "it holds nothing but the gateway, which is never given: enlarge it (rangeStart, rangeEnd), \
+                or set another gateway"
+            .to_owned();
+    }
     format!(
-        "{all}each file in {} names the container that holds its address; if those are gone, \
-         let the runtime call GC or DEL, else add a range or enlarge it",
+        "all {capacity} addresses are reserved; each file in {} names the container that holds its address; \
+         if those are gone, let the runtime call GC or DEL, else add a range or enlarge it",
         dir.display()
     )
 }

@@ -153,14 +153,15 @@ impl Range {
         same_family(ip, self.first) && self.first <= ip && ip <= self.last
     }
 
-    /// How many addresses it can give; the gateway, if inside, does not count.
+    /// How many addresses it can give; the gateway, if inside, does not count. Saturates (one address too few, of
+    /// all there are).
     #[must_use]
     pub fn capacity(&self) -> u128 {
         let all = number(self.last) - number(self.first);
         if self.contains(self.gateway) {
             all
         } else {
-            all + 1
+            all.saturating_add(1)
         }
     }
 
@@ -230,6 +231,13 @@ impl RangeSet {
     #[must_use]
     pub fn ranges(&self) -> &[Range] {
         &self.ranges
+    }
+
+    /// How many addresses its ranges can give together, saturating; 0 if each holds only its gateway.
+    #[must_use]
+    pub fn capacity(&self) -> u128 {
+        let each = self.ranges.iter().map(Range::capacity);
+        each.fold(0, u128::saturating_add)
     }
 
     /// Whether it gives IPv4 addresses.

@@ -67,6 +67,7 @@ impl IpamConf {
             if !room {
                 return Err(StoreError::Full {
                     ranges: set.to_string(),
+                    capacity: set.capacity(),
                     dir: self.dir.path().to_owned(),
                 });
             }

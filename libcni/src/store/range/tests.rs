@@ -35,6 +35,19 @@ fn defaults() {
 }
 
 #[test]
+fn capacity_at_its_ends() {
+    let gateway_alone = ("10.1.2.0/24", "", "10.1.2.1", "");
+    assert_eq!(set(&[gateway_alone]).unwrap().capacity(), 0);
+    let another = ("10.1.3.0/24", "10.1.3.9", "10.1.3.9", "10.1.3.9");
+    assert_eq!(set(&[gateway_alone, another]).unwrap().capacity(), 0);
+    let room = ("10.1.4.0/30", "", "", "");
+    assert_eq!(set(&[gateway_alone, room]).unwrap().capacity(), 1);
+    // One more than a u128 holds.
+    let everything = set(&[("::/0", "::", "", "10.1.2.3")]).unwrap();
+    assert_eq!(everything.capacity(), u128::MAX);
+}
+
+#[test]
 fn refusals_have_the_reference_texts() {
     for (ranges, text) in [
         (vec![], "empty range set"),

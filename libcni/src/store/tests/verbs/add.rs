@@ -103,6 +103,28 @@ fn addresses_go_round() {
     assert_eq!(net.add("h").unwrap(), ["10.1.2.4"]);
 }
 
+/// Waiting, DEL or GC would not help, so the error speaks of none.
+#[test]
+fn nothing_but_a_gateway_is_the_configurations_fault() {
+    let net = Net::new(r#""ranges": [[{"subnet": "10.1.2.0/24", "rangeEnd": "10.1.2.1"}]]"#);
+    let error = net.add("a").unwrap_err();
+    assert_eq!(
+        error.msg,
+        "failed to allocate for range 0: no IP addresses available in range set: 10.1.2.1-10.1.2.1"
+    );
+    let status = CniError::from(net.conf().status().unwrap_err());
+    for (error, code) in [(error, Code::InvalidConfig), (status, Code::NotAvailable)] {
+        assert_eq!(error.code, code);
+        let told = &error.details;
+        assert!(
+            told.contains("gateway") && told.contains("rangeEnd") && !told.contains("GC"),
+            "{error}"
+        );
+    }
+    assert!(net.held("a").is_empty());
+    net.del("a");
+}
+
 #[test]
 fn cursor_of_another_range_or_garbage_starts_anew() {
     let net = Net::new(SMALL);
