@@ -133,14 +133,14 @@ FUZZ_RUNS    := -1
 FUZZ_TARGETS  = $(notdir $(wildcard fuzz/corpus/*))
 FUZZ_VERSION := 0.13.2
 
-fuzz: ## Each fuzz target for FUZZ_SECONDS=60, or FUZZ_RUNS=N inputs; FUZZ_TARGETS='config store' for some
-	@[ -e /usr/bin/c++ ] || { echo 'c++ is missing: libFuzzer is C++; on Debian, apt-get install g++' >&2; exit 1; }
+fuzz: NEEDS += /usr/bin/c++=g++ # libFuzzer is C++
+fuzz: deps ## Each fuzz target for FUZZ_SECONDS=60, or FUZZ_RUNS=N inputs; FUZZ_TARGETS='config store' for some
 	@[ -x $(FUZZ_ROOT)/bin/cargo-fuzz ] || \
 		cargo install --quiet --locked --root $(FUZZ_ROOT) --version $(FUZZ_VERSION) cargo-fuzz
 	@set -e; \
 	export PATH="$(FUZZ_ROOT)/bin:$$PATH" RUSTC_BOOTSTRAP=1 \
 		CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_STRIP=none; \
-	TMPDIR=$$(mktemp -d); export TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT; \
+	TMPDIR=$$(mktemp -d -p "$$([ ! -d /dev/shm ] || echo /dev/shm)"); export TMPDIR; trap 'rm -rf "$$TMPDIR"' EXIT; \
 	limit=-max_total_time=$(FUZZ_SECONDS); [ $(FUZZ_RUNS) -lt 0 ] || limit=-runs=$(FUZZ_RUNS); \
 	for target in $(FUZZ_TARGETS); do \
 		mkdir -p target/fuzz/corpus/$$target; \

@@ -189,9 +189,8 @@ impl Bed {
         if !self.index_touched {
             let held = must(self.conf.dir.held(attachment));
             let legacy = |ip: &IpAddr| {
-                after
-                    .get(ip)
-                    .is_some_and(|o| !o.windows(2).any(|w| w == b"\r\n"))
+                let owner = after.get(ip).map(|owner| owner.trim_ascii());
+                owner.is_some_and(|o| !o.windows(2).any(|w| w == b"\r\n"))
             };
             assert!(held.iter().all(legacy), "{held:?} after DEL");
         }

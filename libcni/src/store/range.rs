@@ -2,7 +2,7 @@
 //!
 //! Pure. Texts and order are those of the reference's `plugins/ipam/host-local/backend/allocator`.
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use thiserror::Error;
@@ -48,6 +48,9 @@ pub enum RangeError {
     /// A /31, /32, /127 or /128.
     #[error("Network {0} too small to allocate from")]
     TooSmall(IpNetwork),
+    /// `::/64` and the like, of which some addresses would be written as IPv4.
+    #[error("Network {0} contains the IPv4-mapped addresses ::ffff:0:0/96")]
+    Mapped(IpNetwork),
     /// `10.0.0.1/24` where `10.0.0.0/24` is meant.
     #[error(
         "Network has host bits set. For a subnet mask of length {prefix} the network address is {network}"
@@ -83,7 +86,11 @@ pub(super) struct Stretch<'a> {
     pub(super) range: &'a Range,
 }
 
-/// An address as a number; IPv4 in its v4-mapped place, so both families share one number line.
+/// The first of the IPv4-mapped addresses (RFC 4291, 2.5.5.2).
+const MAPPED: IpAddr = IpAddr::V6(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped());
+
+/// An address as a number; IPv4 in its v4-mapped place, so both families share one number line. No IPv6 range holds
+/// that place.
 pub(super) fn number(ip: IpAddr) -> u128 {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
@@ -119,6 +126,9 @@ impl Range {
                 network,
             });
         }
+        if subnet.contains(MAPPED) {
+            return Err(RangeError::Mapped(subnet));
+        }
         let next = address(number(network) + 1);
         let after_end = |ip| raw.end.is_some_and(|end| same_family(end, ip) && ip > end);
         if let Some(start) = raw.start
@@ -132,8 +142,7 @@ impl Range {
         {
             return Err(RangeError::EndOutside(end, subnet));
         }
-        let host_bits = 1u128.checked_shl(u32::from(bits - subnet.prefix())); // None: ::/0
-        let all_ones = number(network) + host_bits.map_or(u128::MAX, |size| size - 1);
+        let all_ones = number(network) | ((1u128 << (bits - subnet.prefix())) - 1);
         let last = if subnet.is_ipv4() {
             all_ones - 1
         } else {
@@ -153,15 +162,14 @@ impl Range {
         same_family(ip, self.first) && self.first <= ip && ip <= self.last
     }
 
-    /// How many addresses it can give; the gateway, if inside, does not count. Saturates (one address too few, of
-    /// all there are).
+    /// How many addresses it can give; the gateway, if inside, does not count.
     #[must_use]
     pub fn capacity(&self) -> u128 {
         let all = number(self.last) - number(self.first);
         if self.contains(self.gateway) {
             all
         } else {
-            all.saturating_add(1)
+            all + 1
         }
     }
 
@@ -233,11 +241,10 @@ impl RangeSet {
         &self.ranges
     }
 
-    /// How many addresses its ranges can give together, saturating; 0 if each holds only its gateway.
+    /// How many addresses its ranges can give together; 0 if each holds only its gateway.
     #[must_use]
     pub fn capacity(&self) -> u128 {
-        let each = self.ranges.iter().map(Range::capacity);
-        each.fold(0, u128::saturating_add)
+        self.ranges.iter().map(Range::capacity).sum()
     }
 
     /// Whether it gives IPv4 addresses.

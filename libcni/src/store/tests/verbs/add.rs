@@ -268,7 +268,7 @@ fn ipv6_host_range_ends_at_its_last_address() {
     assert_eq!(net.add("b").unwrap(), ["fd00::ffff:ffff:ffff:ffff"]);
     assert!(net.add("c").is_err());
     let all = Net::new(
-        r#""ranges": [[{"subnet": "::/0", "rangeStart": "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}]]"#,
+        r#""ranges": [[{"subnet": "8000::/1", "rangeStart": "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"}]]"#,
     );
     assert_eq!(
         all.add("a").unwrap(),
