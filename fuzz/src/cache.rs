@@ -6,6 +6,7 @@ use libcni::runtime::cache::Cache;
 use libcni::runtime::{CacheEntry, NetworkList, Runtime};
 use libcni::spec::Node;
 
+use crate::config::alike;
 use crate::scratch;
 
 /// A file of `results`.
@@ -31,6 +32,8 @@ pub fn cache(bytes: &[u8]) {
             );
         };
         assert_eq!(known(entry), known(again));
+        let same = nodes(entry).zip(nodes(again)).all(|(a, b)| alike(&a, &b));
+        assert!(same, "{entry:?} and {again:?}");
         assert_eq!(written, again.to_bytes(), "written twice");
         assert!(entry.file.starts_with(&results), "{entry:?}");
         let _ = NetworkList::parse(&entry.config, None);
@@ -38,13 +41,8 @@ pub fn cache(bytes: &[u8]) {
     pending(&dir, bytes);
 }
 
-/// What an entry says; objects as Go's library sorts them.
+/// What an entry says of whom.
 fn known(entry: &CacheEntry) -> impl PartialEq + std::fmt::Debug + use<> {
-    let sorted = |node: &Option<Node>| {
-        let mut node = node.clone()?;
-        node.sort_keys();
-        Some(node.write_compact())
-    };
     let attach = entry.attach();
     (
         [
@@ -54,10 +52,18 @@ fn known(entry: &CacheEntry) -> impl PartialEq + std::fmt::Debug + use<> {
             attach.netns,
         ],
         attach.args,
-        sorted(&Some(attach.capability_args)),
         entry.config.clone(),
-        sorted(&entry.result),
+        entry.result.is_some(),
     )
+}
+
+/// Its objects, as Go's library sorts them. Of `1.0` and `-0` it makes the integers that they are.
+fn nodes(entry: &CacheEntry) -> impl Iterator<Item = Node> + use<> {
+    let nodes = [Some(entry.attach().capability_args), entry.result.clone()];
+    nodes.into_iter().flatten().map(|mut node| {
+        node.sort_keys();
+        node
+    })
 }
 
 /// The same as a note of an ADD or DEL that is not finished. Whether an ADD is still at work, all processes are asked:

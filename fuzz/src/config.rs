@@ -58,7 +58,8 @@ fn document(node: &Node) -> bool {
     same
 }
 
-fn alike(one: &Node, other: &Node) -> bool {
+/// Equal, but for the last digit of numbers, and however they are written.
+pub(crate) fn alike(one: &Node, other: &Node) -> bool {
     match (one, other) {
         (Node::Number(a), Node::Number(b)) => {
             let (a, b) = (a.as_f64().unwrap_or(0.0), b.as_f64().unwrap_or(1.0));
