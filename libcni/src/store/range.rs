@@ -49,7 +49,9 @@ pub enum RangeError {
     #[error("Network {0} too small to allocate from")]
     TooSmall(IpNetwork),
     /// `::/64` and the like, of which some addresses would be written as IPv4.
-    #[error("Network {0} contains the IPv4-mapped addresses ::ffff:0:0/96")]
+    #[error(
+        "Network {0} contains the IPv4-mapped addresses ::ffff:0:0/96: take one of fd00::/8, say"
+    )]
     Mapped(IpNetwork),
     /// `10.0.0.1/24` where `10.0.0.0/24` is meant.
     #[error(

@@ -61,11 +61,11 @@ fn refusals_have_the_reference_texts() {
         ),
         (
             vec![("::/80", "", "", "")],
-            "Network ::/80 contains the IPv4-mapped addresses ::ffff:0:0/96",
+            "Network ::/80 contains the IPv4-mapped addresses ::ffff:0:0/96: take one of fd00::/8, say",
         ),
         (
             vec![("::/0", "::9", "::99", "")],
-            "Network ::/0 contains the IPv4-mapped addresses ::ffff:0:0/96",
+            "Network ::/0 contains the IPv4-mapped addresses ::ffff:0:0/96: take one of fd00::/8, say",
         ),
         (
             vec![("10.0.0.7/24", "", "", "")],
