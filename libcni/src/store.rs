@@ -47,7 +47,7 @@ mod status;
 
 pub use allocate::Lease;
 pub use conf::IpamConf;
-pub use error::{AllocateError, StoreError};
+pub use error::{AllocateError, Exhausted, StoreError};
 pub use netdir::{DEFAULT_DATA_DIR, NetDir, Reservation};
 pub use range::{Range, RangeError, RangeSet, RawRange};
 

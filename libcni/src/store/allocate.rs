@@ -2,7 +2,7 @@
 use std::net::IpAddr;
 
 use super::dir::Dir;
-use super::error::AllocateError;
+use super::error::{AllocateError, Exhausted};
 use super::locked::{Claim, Intent, Locked, Pending};
 use super::owner::Owner;
 use super::range::{Range, RangeSet, address, number};
@@ -125,7 +125,7 @@ fn this_one<'a>(
     pending: &Pending<'_>,
     ip: IpAddr,
 ) -> Result<Taken<'a>, AllocateError> {
-    let exhausted = || exhausted(locked.dir.path(), set);
+    let exhausted = || AllocateError::Exhausted(Exhausted::of(set, locked.dir.path()));
     let range = set.range_of(ip).ok_or_else(exhausted)?;
     if ip == range.gateway {
         return Err(AllocateError::Gateway(ip));
@@ -156,7 +156,8 @@ fn next_one<'a>(
             return Ok(taken);
         }
         if !locked.was_wrong()? {
-            return Err(exhausted(locked.dir.path(), set));
+            let why = Exhausted::of(set, locked.dir.path());
+            return Err(AllocateError::Exhausted(why));
         }
     }
 }
@@ -184,12 +185,4 @@ fn one_lap<'a>(
         }
     }
     Ok(None)
-}
-
-fn exhausted(dir: &std::path::Path, set: &RangeSet) -> AllocateError {
-    AllocateError::Exhausted {
-        ranges: set.to_string(),
-        capacity: set.capacity(),
-        dir: dir.to_owned(),
-    }
 }

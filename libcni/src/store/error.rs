@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::range::RangeSet;
 use crate::spec::ContainerId;
 use crate::spec::error::{CniError, Code};
 
@@ -57,15 +58,8 @@ pub enum StoreError {
     #[error("host-local: Failed to find address added by container {0}")]
     NotHeld(ContainerId),
     /// STATUS: the next ADD could not get an address.
-    #[error("host-local: no IP addresses available in range set: {ranges}")]
-    Full {
-        /// The set, as `first-last,first-last`.
-        ranges: String,
-        /// How many addresses it can give at all.
-        capacity: u128,
-        /// The network's directory.
-        dir: PathBuf,
-    },
+    #[error("host-local: {0}")]
+    Full(Exhausted),
     /// STATUS: the next ADD could not write its reservation.
     #[error("host-local: {} is not writable: {source}", path.display())]
     Unwritable {
@@ -79,16 +73,9 @@ pub enum StoreError {
 /// Why one range set gave no address.
 #[derive(Debug, Error)]
 pub enum AllocateError {
-    /// Every address is reserved, or there never was one.
-    #[error("no IP addresses available in range set: {ranges}")]
-    Exhausted {
-        /// The set, as `first-last,first-last`.
-        ranges: String,
-        /// How many addresses it can give at all.
-        capacity: u128,
-        /// The network's directory.
-        dir: PathBuf,
-    },
+    /// None is free.
+    #[error(transparent)]
+    Exhausted(Exhausted),
     /// The attachment has an address of this set already.
     #[error("{ip} has been allocated to {id}, duplicate allocation is not allowed")]
     Duplicate {
@@ -115,6 +102,18 @@ pub enum AllocateError {
     Store(Box<StoreError>),
 }
 
+/// A range set that has no free address: every one is reserved, or there never was one.
+#[derive(Debug, Error)]
+#[error("no IP addresses available in range set: {ranges}")]
+pub struct Exhausted {
+    /// The set, as `first-last,first-last`.
+    ranges: String,
+    /// How many addresses it can give at all.
+    capacity: u128,
+    /// The network's directory.
+    dir: PathBuf,
+}
+
 fn spaced(ips: &[IpAddr]) -> String {
     ips.iter().map(|ip| format!(" {ip}")).collect()
 }
@@ -136,9 +135,9 @@ impl StoreError {
             Self::Locked { .. } | Self::Stopped { .. } => Code::TryAgain,
             Self::Allocate { why, .. } => match why {
                 // Nothing but gateways: no wait helps.
-                AllocateError::Exhausted { capacity: 0, .. } => Code::InvalidConfig,
+                AllocateError::Exhausted(why) if why.capacity == 0 => Code::InvalidConfig,
                 // A pod that goes frees an address, so these may pass.
-                AllocateError::Exhausted { .. } | AllocateError::Taken { .. } => Code::TryAgain,
+                AllocateError::Exhausted(_) | AllocateError::Taken { .. } => Code::TryAgain,
                 AllocateError::Duplicate { .. } => DUPLICATE,
                 AllocateError::Gateway(_) => Code::InvalidConfig,
                 AllocateError::Store(inner) => inner.code(),
@@ -146,7 +145,7 @@ impl StoreError {
             Self::Unmatched(_) => Code::InvalidConfig,
             Self::NotHeld(_) => NOT_AS_LEFT,
             // Existing pods keep their addresses and their connectivity: 50, not 51.
-            Self::Full { .. } | Self::Unwritable { .. } => Code::NotAvailable,
+            Self::Full(_) | Self::Unwritable { .. } => Code::NotAvailable,
         }
     }
 
@@ -162,7 +161,7 @@ impl StoreError {
             }
             Self::Stopped { .. } => "the runtime gave up waiting; nothing was changed".to_owned(),
             Self::Allocate { why, .. } => match why {
-                AllocateError::Exhausted { capacity, dir, .. } => exhausted(*capacity, dir),
+                AllocateError::Exhausted(why) => why.remedy(),
                 AllocateError::Duplicate { id, .. } => {
                     format!(
                         "DEL the attachment of {id} first; a second ADD without DEL is not allowed by the spec"
@@ -179,22 +178,35 @@ impl StoreError {
                     .to_owned()
             }
             Self::NotHeld(_) => String::new(),
-            Self::Full { capacity, dir, .. } => exhausted(*capacity, dir),
+            Self::Full(why) => why.remedy(),
         }
     }
 }
 
-fn exhausted(capacity: u128, dir: &Path) -> String {
-    if capacity == 0 {
-        return "it holds nothing but the gateway, which is never given: enlarge it (rangeStart, rangeEnd), \
-                or set another gateway"
-            .to_owned();
+// === impl Exhausted ===
+
+impl Exhausted {
+    pub(super) fn of(set: &RangeSet, dir: &Path) -> Self {
+        Self {
+            ranges: set.to_string(),
+            capacity: set.capacity(),
+            dir: dir.to_owned(),
+        }
     }
-    format!(
-        "all {capacity} addresses are reserved; each file in {} names the container that holds its address; \
-         if those are gone, let the runtime call GC or DEL, else add a range or enlarge it",
-        dir.display()
-    )
+
+    fn remedy(&self) -> String {
+        let Self { capacity, dir, .. } = self;
+        if *capacity == 0 {
+            return "it holds nothing but the gateway, which is never given: enlarge it (rangeStart, rangeEnd), \
+                    or set another gateway"
+                .to_owned();
+        }
+        format!(
+            "all {capacity} addresses are reserved; each file in {} names the container that holds its address; \
+             if those are gone, let the runtime call GC or DEL, else add a range or enlarge it",
+            dir.display()
+        )
+    }
 }
 
 fn remedy_io(source: &io::Error, path: &Path) -> String {

@@ -11,6 +11,7 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use super::boot::BootId;
 use super::dir::Dir;
+use super::error::Exhausted;
 use super::index::Index;
 use super::locked::{Intent, Locked};
 use super::range::{RangeSet, address};
@@ -65,11 +66,7 @@ impl IpamConf {
             let room =
                 has_room(index, set).map_err(|e| StoreError::io("index", self.dir.path(), e))?;
             if !room {
-                return Err(StoreError::Full {
-                    ranges: set.to_string(),
-                    capacity: set.capacity(),
-                    dir: self.dir.path().to_owned(),
-                });
+                return Err(StoreError::Full(Exhausted::of(set, self.dir.path())));
             }
         }
         Ok(())
